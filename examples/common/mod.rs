@@ -1,0 +1,12 @@
+//! What the examples share: finding the model, reading flags, fetching the real weights.
+
+#![allow(dead_code, unreachable_pub, reason = "each example uses a part of this module")]
+
+pub mod cli;
+pub mod fetch;
+
+/// Any failure of an example; [`cli::run`] prints it.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The result of an example and of its parts.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,218 @@
+//! Every way in which a caller's files, texts or options can be wrong.
+
+use std::path::PathBuf;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was wrong, and where. The message names the file, tensor, field or text; a wrapped cause is in
+/// [`source`](std::error::Error::source).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that the model needs is not there, or could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
+    /// A file is not JSON, or a field in it is missing or has the wrong type.
+    #[error("`{file}` is not valid")]
+    Json {
+        /// The file.
+        file: String,
+        /// Line, column and what was expected.
+        source: serde_json::Error,
+    },
+
+    /// A field of a JSON file holds a value that makes no sense, or that this crate does not support.
+    #[error("`{file}`: field `{field}`: {problem}")]
+    Field {
+        /// The file.
+        file: String,
+        /// The field, as written in the file.
+        field: String,
+        /// The value found and what would be right.
+        problem: String,
+    },
+
+    /// The directory holds another architecture than MPNet.
+    #[error(
+        "`{file}`: model_type is `{found}`, not `mpnet`{}; this crate loads MPNet checkpoints \
+         (all-mpnet-base-v2, all-mpnet-base-v1, multi-qa-mpnet-base-*, paraphrase-mpnet-base-v2, mpnet-base)",
+        look_alike(found)
+    )]
+    Architecture {
+        /// The file that says so.
+        file: String,
+        /// The `model_type` found.
+        found: String,
+    },
+
+    /// A module of the sentence-transformers pipeline, or its place in it, is not supported.
+    #[error("`{file}`: module `{module}`: {problem}")]
+    Module {
+        /// `modules.json` or the module's own configuration.
+        file: String,
+        /// The module's type or folder.
+        module: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A weight file is damaged: the header, an offset or a size is wrong.
+    #[error("`{file}` is not a valid safetensors file")]
+    Safetensors {
+        /// The file.
+        file: String,
+        /// What the reader found.
+        source: safetensors::SafeTensorError,
+    },
+
+    /// The directory has no weights that can be read.
+    #[error("no weights in `{directory}`: {problem}")]
+    NoWeights {
+        /// The directory.
+        directory: String,
+        /// What was looked for, and what is there instead.
+        problem: String,
+    },
+
+    /// `model.safetensors.index.json` lists a shard that cannot be right.
+    #[error("`{file}`: shard `{shard}`: {problem}")]
+    Shard {
+        /// The index file.
+        file: String,
+        /// The shard's file name, as the index has it.
+        shard: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A tensor that the configuration asks for is not in the checkpoint.
+    #[error("tensor `{name}` is missing from {file}{}", nearby(found))]
+    MissingTensor {
+        /// The tensor's full name.
+        name: String,
+        /// Where it was looked for.
+        file: String,
+        /// A few names that are there.
+        found: Vec<String>,
+    },
+
+    /// A tensor does not have the shape that the configuration asks for.
+    #[error("tensor `{name}` in {file} has shape {found:?}, expected {expected:?}")]
+    TensorShape {
+        /// The tensor's full name.
+        name: String,
+        /// The file that holds it.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+
+    /// A tensor's elements are not of a floating-point type that can be read.
+    #[error("tensor `{name}` in {file} has dtype {found}, expected F32, F16, BF16 or F64")]
+    TensorDtype {
+        /// The tensor's full name.
+        name: String,
+        /// The file that holds it.
+        file: String,
+        /// The dtype, as the file writes it.
+        found: String,
+    },
+
+    /// The tokenizer could not be built from its file.
+    #[error("`{file}`: not a usable tokenizer: {problem}")]
+    Tokenizer {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A text could not be tokenised.
+    #[error("text {text}: cannot be tokenised: {problem}")]
+    Tokenize {
+        /// Its place in the input, from 0.
+        text: usize,
+        /// What the tokenizer said.
+        problem: String,
+    },
+
+    /// The tokenizer yields ids for which the model has no embedding.
+    #[error(
+        "`{file}`: token `{token}` has id {id}, but the model's embedding table has {vocab_size} rows: \
+         the tokenizer belongs to another model"
+    )]
+    Vocabulary {
+        /// The tokenizer's file.
+        file: String,
+        /// The token with the largest id.
+        token: String,
+        /// That id.
+        id: u32,
+        /// Rows of the embedding table, `V`.
+        vocab_size: usize,
+    },
+
+    /// A token id is beyond the embedding table.
+    #[error("text {text}: token id {id} is beyond the vocabulary of {vocab_size}")]
+    TokenId {
+        /// The text's place in the input, from 0.
+        text: usize,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table, `V`.
+        vocab_size: usize,
+    },
+
+    /// A text has more tokens than the model has positions, or than the caller allows.
+    #[error("text {text} has {tokens} tokens, the limit is {limit}")]
+    TooLong {
+        /// The text's place in the input, from 0.
+        text: usize,
+        /// Its length in tokens, special tokens included.
+        tokens: usize,
+        /// The largest length allowed.
+        limit: usize,
+    },
+
+    /// A text has no tokens at all, not even special ones.
+    #[error("text {text} has no tokens")]
+    NoTokens {
+        /// The text's place in the input, from 0.
+        text: usize,
+    },
+
+    /// An option given by the caller is out of range or contradicts the model.
+    #[error("option `{option}`: {problem}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with the value.
+        problem: String,
+    },
+}
+
+fn look_alike(model_type: &str) -> &'static str {
+    match model_type {
+        "xlm-roberta" => {
+            " (the architecture is XLM-RoBERTa: `paraphrase-multilingual-mpnet-base-v2` was distilled \
+             from MPNet into it, its name misleads)"
+        }
+        _ => "",
+    }
+}
+
+fn nearby(found: &[String]) -> String {
+    match found {
+        [] => String::new(),
+        names => format!(", which has {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,71 @@
+//! The arithmetic: slices and views in and out, knowing nothing of models.
+//!
+//! Matrix products go through [`gemm`], so that another instruction set is added there and nowhere above. The row
+//! kernels ([`softmax`], [`layer_norm()`], [`activation`]) are plain loops over a fixed number of lanes, which the
+//! compiler turns into vector instructions.
+//!
+//! Every sum runs in an order that depends on its length alone, never on where a row stands, how many rows there are
+//! or how many threads work: the same text gives the same bits in any batch.
+
+pub mod activation;
+pub mod gemm;
+pub mod isa;
+mod layer_norm;
+mod softmax;
+
+pub use layer_norm::layer_norm;
+pub use softmax::softmax;
+
+/// Lanes of the row kernels: a whole AVX-512 register, and a multiple of every narrower one.
+const LANES: usize = 16;
+
+/// `Σ f(x)` over `row`, in [`LANES`] partial sums that are added pairwise at the end.
+#[inline(always)]
+fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(tail) {
+        *lane += f(x);
+    }
+    fold(lanes, |a, b| a + b)
+}
+
+/// Combines the lanes pairwise: 16 → 8 → 4 → 2 → 1.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Worst distance of an `f32` result from an `f64` one, for tests: where, got, wanted, how far.
+#[cfg(test)]
+#[track_caller]
+fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len());
+    let worst = got
+        .iter()
+        .zip(want)
+        .map(|(&got, &want)| (f64::from(got) - want).abs())
+        .enumerate()
+        // A NaN is the worst of all.
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((at, error)) = worst {
+        assert!(
+            error <= tolerance,
+            "element {at}: got {}, want {}, off by {error:e}, allowed {tolerance:e}",
+            got[at],
+            want[at]
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! MPNet sentence embeddings in pure Rust: `all-mpnet-base-v2` and its family, with the reference's numbers.
+//!
+//! ```text
+//!  texts ─▶ Tokenizer ─▶ Tokens ─▶ Batch ─▶ Mpnet ─▶ hidden ─▶ Pooling ─▶ pooled ─▶ modules ─▶ embeddings
+//!                                  ragged   [N, D]              [B, D]     Dense, Normalize     [B, D]
+//! └──────────────────────────────────── SentenceEncoder ─────────────────────────────────────────────┘
+//! ```
+//!
+//! ```no_run
+//! use mpnet::{SentenceEncoder, similarity::cos_sim};
+//!
+//! let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
+//! let embeddings = encoder.encode(&["The weather is lovely today.", "It's so sunny outside!"])?;
+//! let scores = cos_sim(&embeddings.view(), &embeddings.view());
+//! println!("{:.4}", scores[[0, 1]]); // 0.6817
+//! # Ok::<(), mpnet::Error>(())
+//! ```
+//!
+//! # Shapes
+//!
+//! One letter for each size, the same in every file:
+//!
+//! | letter | size |
+//! |---|---|
+//! | `B` | texts in a batch |
+//! | `T` | tokens of one text |
+//! | `N` | tokens of all texts of a batch: the sum of their `T`, nothing is padded |
+//! | `D` | width of a hidden state or an embedding |
+//! | `H` | attention heads |
+//! | `K` | width of one head, `D / H`; in matrix products, the depth of a sum |
+//! | `F` | width of the feed-forward network |
+//! | `V` | vocabulary |
+
+pub mod similarity;
+
+pub mod search;
+
+mod batch;
+mod checkpoint;
+mod config;
+mod error;
+mod files;
+#[doc(hidden)]
+pub mod kernels;
+pub mod model;
+mod nn;
+mod pooling;
+mod sentence;
+mod tokenizer;
+
+pub use ndarray;
+
+pub use error::{Error, Result};
+pub use files::ModelFiles;
+pub use sentence::{
+    Embeddings, EncodeOptions, EncodeReport, Overflow, Precision, SentenceEncoder,
+    SentenceEncoderBuilder, TextReport,
+};
+
+pub use batch::Batch;
+pub use checkpoint::{Checkpoint, Weights};
+pub use config::{Activation, Config};
+pub use kernels::isa::Isa;
+pub use pooling::{Pooling, PoolingMode};
+pub use similarity::Similarity;
+pub use tokenizer::{Tokenizer, Tokens};

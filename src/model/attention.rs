@@ -1,0 +1,147 @@
+//! Multi-head self-attention with a relative-position bias.
+
+use std::ops::Range;
+
+use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
+
+use super::position_bias::PositionBias;
+use crate::batch::Batch;
+use crate::checkpoint::Weights;
+use crate::config::Config;
+use crate::error::Result;
+use crate::kernels::gemm::matmul;
+use crate::kernels::softmax;
+use crate::nn::{LayerNorm, Linear};
+
+/// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
+const QUERIES: usize = 64;
+
+/// Every token looks at every token of its own text; the result is added back and normalised:
+///
+/// ```text
+/// LN(x + O · concat_h(softmax(Q_h K_hᵀ / √K + bias_h) V_h))
+/// ```
+#[derive(Debug)]
+pub(super) struct SelfAttention {
+    /// The projections to queries, keys and values as one product, `[D]` → `[3 D]`.
+    query_key_value: Linear,
+    output: Linear,
+    norm: LayerNorm,
+    heads: usize,
+}
+
+/// One head's queries, keys and values of one text, `[T, K]` each.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    index: usize,
+    q: ArrayView2<'a, f32>,
+    k: ArrayView2<'a, f32>,
+    v: ArrayView2<'a, f32>,
+}
+
+impl SelfAttention {
+    pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
+        let d = config.hidden_size;
+        let projection = |name| Linear::load(&w.at("attn").at(name), d, d);
+        Ok(Self {
+            query_key_value: Linear::stack(&[projection("q")?, projection("k")?, projection("v")?]),
+            output: projection("o")?,
+            norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    /// `x: [N, D]` → `[N, D]`
+    pub(super) fn forward(
+        &self,
+        x: ArrayView2<f32>,
+        batch: &Batch,
+        bias: &PositionBias,
+    ) -> Array2<f32> {
+        let qkv = self.query_key_value.forward(x); // [N, 3 D]
+        let mut context = Array2::zeros(x.dim()); // [N, D]
+        self.pieces(&mut context, batch).into_par_iter().for_each(|(tokens, head, out)| {
+            attend(self.head(&qkv, tokens, head), bias, out);
+        });
+        self.norm.forward_sum(self.output.forward(context.view()), x)
+    }
+
+    /// The attention probabilities of each text, `[H, T, T]`.
+    pub(super) fn probabilities(
+        &self,
+        x: ArrayView2<f32>,
+        batch: &Batch,
+        bias: &PositionBias,
+    ) -> Vec<Array3<f32>> {
+        let qkv = self.query_key_value.forward(x);
+        let of_text = |tokens: Range<usize>| {
+            let mut scores = Array3::zeros((self.heads, tokens.len(), tokens.len()));
+            scores.axis_iter_mut(Axis(0)).enumerate().for_each(|(head, mut scores)| {
+                attention_scores(self.head(&qkv, tokens.clone(), head), 0, bias, &mut scores);
+            });
+            scores
+        };
+        batch.ranges().map(of_text).collect()
+    }
+
+    /// Cuts `context` into the pieces that are computed apart: the tokens of one text × the columns of one head.
+    fn pieces<'a>(
+        &self,
+        context: &'a mut Array2<f32>,
+        batch: &Batch,
+    ) -> Vec<(Range<usize>, usize, ArrayViewMut2<'a, f32>)> {
+        let width = context.ncols() / self.heads;
+        let mut rest = context.view_mut();
+        let mut pieces = Vec::with_capacity(batch.len() * self.heads);
+        for tokens in batch.ranges() {
+            let (mut text, below) = rest.split_at(Axis(0), tokens.len());
+            rest = below;
+            for head in 0..self.heads {
+                let (piece, right) = text.split_at(Axis(1), width);
+                text = right;
+                pieces.push((tokens.clone(), head, piece));
+            }
+        }
+        pieces
+    }
+
+    fn head<'a>(&self, qkv: &'a Array2<f32>, tokens: Range<usize>, index: usize) -> Head<'a> {
+        let d = qkv.ncols() / 3;
+        let width = d / self.heads;
+        let part = |part: usize| {
+            let start = part * d + index * width;
+            qkv.slice(s![tokens.clone(), start..start + width])
+        };
+        Head { index, q: part(0), k: part(1), v: part(2) }
+    }
+}
+
+/// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the scores stay in cache.
+fn attend(head: Head, bias: &PositionBias, mut out: ArrayViewMut2<f32>) {
+    let t = head.q.nrows();
+    let mut buffer = Array2::zeros((QUERIES.min(t), t));
+    for first in (0..t).step_by(QUERIES) {
+        let queries = first..(first + QUERIES).min(t);
+        let mut scores = buffer.slice_mut(s![..queries.len(), ..]);
+        attention_scores(head, first, bias, &mut scores);
+        let mut rows = out.slice_mut(s![queries, ..]);
+        matmul(1.0, scores.view(), head.v.t(), &mut rows);
+    }
+}
+
+/// The attention probabilities of as many queries as `scores` has rows, beginning with query `first`.
+fn attention_scores(
+    head: Head,
+    first: usize,
+    bias: &PositionBias,
+    scores: &mut ArrayViewMut2<f32>,
+) {
+    let (rows, t) = scores.dim();
+    let scale = 1.0 / (head.q.ncols() as f32).sqrt();
+    matmul(scale, head.q.slice(s![first..first + rows, ..]), head.k, scores);
+    for (i, row) in scores.rows_mut().into_iter().enumerate() {
+        let row = row.into_slice().expect("rows of the scores are contiguous");
+        softmax(row, bias.row(head.index, first + i, t));
+    }
+}

@@ -1,0 +1,128 @@
+//! MPNet, a file for each box of the figure:
+//!
+//! ```text
+//! Batch ─▶ embeddings ─▶ encoder: L × layer ───────────────────▶ hidden [N, D] ─▶ pooler [B, D]
+//!                                  ├ attention ◀─ position_bias
+//!                                  └ feed-forward
+//! ```
+//!
+//! BERT's post-norm encoder, with one addition: a learned bias on every attention score that depends on the distance
+//! between the two tokens, from one small table shared by all layers.
+//!
+//! Source: Song et al. 2020, <https://arxiv.org/abs/2004.09297>; relative positions as in Raffel et al. 2020, section 2.1,
+//! <https://arxiv.org/abs/1910.10683>.
+
+mod attention;
+mod embeddings;
+mod encoder;
+mod layer;
+mod pooler;
+mod position_bias;
+
+use ndarray::{Array2, Array3, ArrayView2};
+
+use crate::batch::Batch;
+use crate::checkpoint::Weights;
+use crate::config::Config;
+use crate::error::Result;
+
+use embeddings::Embeddings;
+use encoder::Encoder;
+use pooler::Pooler;
+use position_bias::PositionBias;
+
+/// The MPNet encoder: token ids → hidden states.
+///
+/// Shapes: `N` tokens in the batch, `D` [`hidden_size`](Config::hidden_size), `H` heads, `T` tokens of one text.
+#[derive(Debug)]
+pub struct Mpnet {
+    config: Config,
+    embeddings: Embeddings,
+    position_bias: PositionBias,
+    encoder: Encoder,
+    pooler: Option<Pooler>,
+}
+
+impl Mpnet {
+    /// Reads the encoder's tensors at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::TensorShape`](crate::Error::TensorShape) or
+    /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name.
+    pub fn load(w: &Weights, config: &Config) -> Result<Self> {
+        Ok(Self {
+            embeddings: Embeddings::load(&w.at("embeddings"), config)?,
+            position_bias: PositionBias::load(&w.at("encoder.relative_attention_bias"), config)?,
+            encoder: Encoder::load(&w.at("encoder"), config)?,
+            pooler: Pooler::load(&w.at("pooler"), config)?,
+            config: config.clone(),
+        })
+    }
+
+    /// The sizes that the model was loaded with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The hidden states after the last layer, `[N, D]`.
+    ///
+    /// # Panics
+    ///
+    /// If `batch` was made for another [`Config`] and has ids or lengths that this one does not allow.
+    #[must_use]
+    pub fn forward(&self, batch: &Batch) -> Array2<f32> {
+        let embedded = self.embeddings.forward(batch);
+        self.encoder.forward(embedded, batch, &self.position_bias)
+    }
+
+    /// The embeddings and the hidden states after each layer, `L + 1` arrays `[N, D]`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mpnet::forward`].
+    #[must_use]
+    pub fn hidden_states(&self, batch: &Batch) -> Vec<Array2<f32>> {
+        let embedded = self.embeddings.forward(batch);
+        self.encoder.hidden_states(embedded, batch, &self.position_bias)
+    }
+
+    /// The attention probabilities, for each layer and each text an array `[H, T, T]`: head, query, key.
+    ///
+    /// They are computed here anew: the forward pass never holds more than a few rows of them.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mpnet::forward`].
+    #[must_use]
+    pub fn attentions(&self, batch: &Batch) -> Vec<Vec<Array3<f32>>> {
+        let states = self.hidden_states(batch);
+        self.encoder.attentions(&states, batch, &self.position_bias)
+    }
+
+    /// The position bias of a text of `t` tokens, `[H, T, T]`: what is added to the scaled attention scores in every
+    /// layer.
+    ///
+    /// # Panics
+    ///
+    /// If `t` is more than [`Config::max_tokens`].
+    #[must_use]
+    pub fn position_bias(&self, t: usize) -> Array3<f32> {
+        let bias = |(head, i, j): (usize, usize, usize)| self.position_bias.row(head, i, t)[j];
+        Array3::from_shape_fn((self.config.num_attention_heads, t, t), bias)
+    }
+
+    /// The pooler's output for each text, `[B, D]`: `tanh` of a linear layer over the first token. `None` if the
+    /// checkpoint has no pooler. Sentence embeddings do not use it.
+    ///
+    /// `hidden`: `[N, D]`, of [`Mpnet::forward`].
+    ///
+    /// # Panics
+    ///
+    /// If `hidden` has fewer rows than `batch` has tokens.
+    #[must_use]
+    pub fn pooler_output(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Option<Array2<f32>> {
+        self.pooler.as_ref().map(|pooler| pooler.forward(hidden, batch))
+    }
+}

@@ -1,0 +1,61 @@
+//! [`LayerNorm`]: each row to zero mean and unit variance, then a learned scale and shift.
+
+use ndarray::parallel::prelude::*;
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+use crate::checkpoint::Weights;
+use crate::error::Result;
+use crate::kernels::layer_norm;
+
+/// Rows normalised by one task: some 50 µs of work at the width of the base model.
+const ROWS: usize = 64;
+
+/// Layer normalisation over the last axis.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorm {
+    /// `[D]`
+    gain: Array1<f32>,
+    /// `[D]`
+    bias: Array1<f32>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and `bias`, `[d]` each; in files that came from TensorFlow they are `gamma` and `beta`.
+    pub(crate) fn load(w: &Weights, d: usize, eps: f32) -> Result<Self> {
+        let old = w.has("gamma") && !w.has("weight");
+        let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        Ok(Self { gain: w.vector(gain, d)?, bias: w.vector(bias, d)?, eps })
+    }
+
+    /// Normalises each row of `x: [N, D]`.
+    pub(crate) fn forward(&self, mut x: Array2<f32>) -> Array2<f32> {
+        x.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().for_each(|mut rows| {
+            for mut row in rows.rows_mut() {
+                self.normalise(row.as_slice_mut().expect(CONTIGUOUS));
+            }
+        });
+        x
+    }
+
+    /// Normalises each row of the sum `x + residual`, `[N, D]` both.
+    pub(crate) fn forward_sum(&self, mut x: Array2<f32>, residual: ArrayView2<f32>) -> Array2<f32> {
+        x.axis_chunks_iter_mut(Axis(0), ROWS)
+            .into_par_iter()
+            .zip(residual.axis_chunks_iter(Axis(0), ROWS))
+            .for_each(|(mut rows, residuals)| {
+                for (mut row, residual) in rows.rows_mut().into_iter().zip(residuals.rows()) {
+                    row += &residual;
+                    self.normalise(row.as_slice_mut().expect(CONTIGUOUS));
+                }
+            });
+        x
+    }
+
+    fn normalise(&self, row: &mut [f32]) {
+        let gain = self.gain.as_slice().expect(CONTIGUOUS);
+        layer_norm(row, gain, self.bias.as_slice().expect(CONTIGUOUS), self.eps);
+    }
+}
+
+const CONTIGUOUS: &str = "rows of an owned array are contiguous";

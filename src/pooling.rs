@@ -1,0 +1,298 @@
+//! [`Pooling`]: the hidden states of a text → one vector.
+
+use std::ops::Range;
+
+use ndarray::parallel::prelude::*;
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
+use serde::Deserialize;
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+
+/// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PoolingMode {
+    /// The first token.
+    Cls,
+    /// The largest value of each component.
+    Max,
+    /// The mean of the tokens.
+    Mean,
+    /// The sum of the tokens, divided by the root of their number.
+    MeanSqrtLen,
+    /// The mean of the tokens, the first weighing 1, the second 2, and so on.
+    WeightedMean,
+    /// The last token.
+    LastToken,
+}
+
+impl PoolingMode {
+    /// In the order in which sentence-transformers concatenates them, with their names in its configuration: of the older
+    /// boolean fields and of `pooling_mode`.
+    const ALL: [(Self, &'static str, &'static str); 6] = [
+        (Self::Cls, "pooling_mode_cls_token", "cls"),
+        (Self::Max, "pooling_mode_max_tokens", "max"),
+        (Self::Mean, "pooling_mode_mean_tokens", "mean"),
+        (Self::MeanSqrtLen, "pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+        (Self::WeightedMean, "pooling_mode_weightedmean_tokens", "weightedmean"),
+        (Self::LastToken, "pooling_mode_lasttoken", "lasttoken"),
+    ];
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, _, known)| *known == name).map(|&(mode, _, _)| mode)
+    }
+
+    /// Pools one text: `hidden: [T, D]`, of which `kept` take part, into `out: [D]`.
+    fn apply(self, hidden: ArrayView2<f32>, kept: Range<usize>, mut out: ArrayViewMut1<f32>) {
+        let pooled = hidden.slice(s![kept.clone(), ..]);
+        let rows = || pooled.rows().into_iter();
+        match self {
+            // With nothing kept the reference takes the first token for `cls`, and zeros for the last.
+            Self::Cls => out.assign(&hidden.row(if kept.is_empty() { 0 } else { kept.start })),
+            Self::LastToken if kept.is_empty() => {}
+            Self::LastToken => out.assign(&hidden.row(kept.end - 1)),
+            Self::Max => {
+                out.fill(f32::NEG_INFINITY);
+                for row in rows() {
+                    out.zip_mut_with(&row, |max, &x| *max = max.max(x));
+                }
+            }
+            Self::Mean => weighted_mean(rows().map(|row| (1.0, row)), out),
+            Self::WeightedMean => {
+                let weights = kept.clone().map(|s| (s + 1) as f32);
+                weighted_mean(weights.zip(rows()), out);
+            }
+            Self::MeanSqrtLen => {
+                for row in rows() {
+                    out += &row;
+                }
+                out /= (kept.len() as f32).max(SMALLEST_WEIGHT).sqrt();
+            }
+        }
+    }
+}
+
+/// What the reference divides by if nothing is to be pooled, which makes the result zero.
+const SMALLEST_WEIGHT: f32 = 1e-9;
+
+fn weighted_mean<'a>(
+    rows: impl Iterator<Item = (f32, ArrayView1<'a, f32>)>,
+    mut out: ArrayViewMut1<f32>,
+) {
+    let mut total = 0.0;
+    for (weight, row) in rows {
+        out.scaled_add(weight, &row);
+        total += weight;
+    }
+    out /= total.max(SMALLEST_WEIGHT);
+}
+
+/// The pooling of a sentence-transformers model: one or more modes, concatenated, and whether a prompt takes part.
+///
+/// ```
+/// use mpnet::{Pooling, PoolingMode};
+///
+/// let pooling = Pooling::new([PoolingMode::Cls, PoolingMode::Mean]);
+/// assert_eq!(pooling.dim(768), 1536);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pooling {
+    modes: Vec<PoolingMode>,
+    include_prompt: bool,
+}
+
+impl Default for Pooling {
+    /// The mean, as sentence-transformers pools a plain encoder.
+    fn default() -> Self {
+        Self::new([PoolingMode::Mean])
+    }
+}
+
+/// A pooling `config.json`, of both generations.
+#[derive(Deserialize)]
+struct RawPooling {
+    #[serde(alias = "embedding_dimension")]
+    word_embedding_dimension: Option<usize>,
+    pooling_mode: Option<Names>,
+    include_prompt: Option<bool>,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Pooling {
+    /// The concatenation of `modes`, prompts included; no mode at all means the mean.
+    pub fn new(modes: impl IntoIterator<Item = PoolingMode>) -> Self {
+        let mut modes: Vec<PoolingMode> = modes.into_iter().collect();
+        if modes.is_empty() {
+            modes.push(PoolingMode::Mean);
+        }
+        Self { modes, include_prompt: true }
+    }
+
+    /// Whether the tokens of a prompt are pooled (the default) or only seen by the encoder.
+    #[must_use]
+    pub fn include_prompt(mut self, include: bool) -> Self {
+        self.include_prompt = include;
+        self
+    }
+
+    /// Reads a pooling module's `config.json` for hidden states of width `d`: booleans such as
+    /// `pooling_mode_mean_tokens` (sentence-transformers before 5.4), or `pooling_mode`, a name or a list of names.
+    /// `file` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`] or [`Error::Field`] if it is not such a file, names an unknown mode or is for another width.
+    pub fn from_json(json: impl AsRef<[u8]>, d: usize, file: &str) -> Result<Self> {
+        let raw: RawPooling = serde_json::from_slice(json.as_ref())
+            .map_err(|source| Error::Json { file: file.to_owned(), source })?;
+        let wrong = |field: &str, problem: String| Error::Field {
+            file: file.to_owned(),
+            field: field.to_owned(),
+            problem,
+        };
+        if let Some(found) = raw.word_embedding_dimension
+            && found != d
+        {
+            let problem = format!("is {found}, but the hidden states have width {d}");
+            return Err(wrong("word_embedding_dimension", problem));
+        }
+        let modes = match raw.pooling_mode {
+            Some(names) => {
+                let names = match names {
+                    Names::One(name) => vec![name],
+                    Names::Several(names) => names,
+                };
+                let mode = |name: &String| {
+                    PoolingMode::from_name(name)
+                        .ok_or_else(|| wrong("pooling_mode", format!("`{name}` is not known")))
+                };
+                names.iter().map(mode).collect::<Result<Vec<_>>>()?
+            }
+            None => flagged(&raw.rest).map_err(|field| {
+                wrong(&field, "must be true or false, and one that is known".to_owned())
+            })?,
+        };
+        Ok(Self::new(modes).include_prompt(raw.include_prompt.unwrap_or(true)))
+    }
+
+    /// The modes, in the order of concatenation.
+    #[must_use]
+    pub fn modes(&self) -> &[PoolingMode] {
+        &self.modes
+    }
+
+    /// Whether prompts must be left out of the pooling.
+    pub(crate) fn excludes_prompt(&self) -> bool {
+        !self.include_prompt
+    }
+
+    /// Width of the pooled vector for hidden states of width `d`.
+    #[must_use]
+    pub fn dim(&self, d: usize) -> usize {
+        self.modes.len() * d
+    }
+
+    /// Pools each text of `batch`: `hidden: [N, D]` → `[B, dim]`. The first `prompt` tokens of each text are a prompt,
+    /// left out if the pooling does not [include](Pooling::include_prompt) it.
+    ///
+    /// # Panics
+    ///
+    /// If `hidden` has fewer rows than `batch` has tokens.
+    #[must_use]
+    pub fn apply(&self, hidden: ArrayView2<f32>, batch: &Batch, prompt: usize) -> Array2<f32> {
+        let d = hidden.ncols();
+        let skip = if self.include_prompt { 0 } else { prompt };
+        let mut pooled = Array2::zeros((batch.len(), self.dim(d)));
+        pooled.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(b, mut row)| {
+            let text = hidden.slice(s![batch.range(b), ..]); // [T, D]
+            let kept = skip.min(text.nrows())..text.nrows();
+            for (mode, part) in self.modes.iter().zip(row.exact_chunks_mut(d)) {
+                mode.apply(text, kept.clone(), part);
+            }
+        });
+        pooled
+    }
+}
+
+/// The modes whose boolean field is true; the error is the name of a field that is not a boolean, or not known.
+fn flagged(
+    fields: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Vec<PoolingMode>, String> {
+    for (name, value) in fields {
+        let known = PoolingMode::ALL.iter().any(|(_, field, _)| field == name);
+        if name.starts_with("pooling_mode_") && !(known && value.is_boolean()) {
+            return Err(name.clone());
+        }
+    }
+    let on = |field: &str| fields.get(field).and_then(serde_json::Value::as_bool).unwrap_or(false);
+    Ok(PoolingMode::ALL
+        .iter()
+        .filter(|(_, field, _)| on(field))
+        .map(|&(mode, _, _)| mode)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Pooling> {
+        Pooling::from_json(json, 8, "1_Pooling/config.json")
+    }
+
+    #[test]
+    fn both_generations_of_the_file() {
+        use PoolingMode::*;
+        let modes = |json: &str| read(json).unwrap().modes;
+        assert_eq!(
+            modes(r#"{"word_embedding_dimension": 8, "pooling_mode_mean_tokens": true}"#),
+            [Mean]
+        );
+        // The order of concatenation is fixed, whatever the order in the file.
+        assert_eq!(
+            modes(
+                r#"{"pooling_mode_lasttoken": true, "pooling_mode_mean_tokens": true,
+                    "pooling_mode_max_tokens": false, "pooling_mode_cls_token": true}"#
+            ),
+            [Cls, Mean, LastToken]
+        );
+        assert_eq!(modes("{}"), [Mean]);
+        assert_eq!(
+            modes(r#"{"embedding_dimension": 8, "pooling_mode": "weightedmean"}"#),
+            [WeightedMean]
+        );
+        assert_eq!(
+            modes(
+                r#"{"pooling_mode": ["mean_sqrt_len_tokens", "max"], "pooling_mode_cls_token": true}"#
+            ),
+            [MeanSqrtLen, Max]
+        );
+        assert!(read(r#"{"include_prompt": false}"#).unwrap().excludes_prompt());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, field) in [
+            (r#"{"word_embedding_dimension": 16}"#, "word_embedding_dimension"),
+            (r#"{"pooling_mode": "median"}"#, "pooling_mode"),
+            (r#"{"pooling_mode_mean_tokens": "yes"}"#, "pooling_mode_mean_tokens"),
+            (r#"{"pooling_mode_attention": true}"#, "pooling_mode_attention"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(
+                matches!(&error, Error::Field { field: found, .. } if found == field),
+                "{error}"
+            );
+        }
+        assert!(matches!(read("[1, 2"), Err(Error::Json { .. })));
+    }
+}

@@ -1,0 +1,186 @@
+//! [`SentenceEncoderBuilder`]: a directory and options → [`SentenceEncoder`].
+
+use super::SentenceEncoder;
+use super::modules::{Module, Pipeline, Settings, TransformerSettings, model_max_length};
+use super::options::Precision;
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+use crate::kernels::isa::Isa;
+use crate::model::Mpnet;
+use crate::pooling::Pooling;
+use crate::tokenizer::Tokenizer;
+
+/// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base model, and the
+/// products are tall enough that packing the weights costs little.
+const TOKENS_PER_BATCH: usize = 2048;
+
+/// Options of a [`SentenceEncoder`], from [`SentenceEncoder::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SentenceEncoderBuilder<'a> {
+    files: ModelFiles<'a>,
+    precision: Precision,
+    isa: Option<Isa>,
+    max_seq_length: Option<usize>,
+    tokens_per_batch: usize,
+    pooling: Option<Pooling>,
+    normalize: Option<bool>,
+}
+
+impl<'a> SentenceEncoderBuilder<'a> {
+    pub(super) fn new(files: ModelFiles<'a>) -> Self {
+        Self {
+            files,
+            precision: Precision::default(),
+            isa: None,
+            max_seq_length: None,
+            tokens_per_batch: TOKENS_PER_BATCH,
+            pooling: None,
+            normalize: None,
+        }
+    }
+
+    /// The precision of weights and products; [`Precision::F32`] unless set.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
+    /// The longest text in tokens, special tokens included, instead of the model's own setting.
+    pub fn max_seq_length(mut self, tokens: usize) -> Self {
+        self.max_seq_length = Some(tokens);
+        self
+    }
+
+    /// How many tokens are computed at once, 2048 unless set; a longer text is computed alone. Memory for intermediate
+    /// results grows with it; the embeddings do not change by a bit.
+    pub fn tokens_per_batch(mut self, tokens: usize) -> Self {
+        self.tokens_per_batch = tokens;
+        self
+    }
+
+    /// The pooling, instead of the model's own. Not for a model with a Dense module, which was trained for its own.
+    pub fn pooling(mut self, pooling: Pooling) -> Self {
+        self.pooling = Some(pooling);
+        self
+    }
+
+    /// Whether embeddings are scaled to length 1, instead of what the model's own modules say.
+    pub fn normalize(mut self, normalize: bool) -> Self {
+        self.normalize = Some(normalize);
+        self
+    }
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] that names the file, field or tensor, if one is missing, damaged or not supported;
+    /// [`Error::Option`] if an option contradicts the model.
+    pub fn build(self) -> Result<SentenceEncoder> {
+        let isa = self.isa.map_or_else(Isa::detect, Ok)?;
+        if self.tokens_per_batch == 0 {
+            return Err(Error::Option {
+                option: "tokens_per_batch",
+                problem: "is 0, must be at least 1".to_owned(),
+            });
+        }
+        self.files.check()?;
+        let mut pipeline = Pipeline::read(&self.files)?;
+        self.override_modules(&mut pipeline)?;
+        let settings = Settings::read(&self.files, pipeline.dim)?;
+        let (folder, config) = (pipeline.folder.as_str(), &pipeline.config);
+        let transformer = TransformerSettings::read(&self.files, folder)?;
+        let max_seq_length = self.resolve_length(folder, config, transformer.max_seq_length)?;
+        // The tokenizer takes as long to build as the weights to convert.
+        let (tokenizer, model) = rayon::join(
+            || {
+                let tokenizer = Tokenizer::from_files(&self.files, folder)?;
+                tokenizer.check_vocabulary(config.vocab_size)?;
+                Ok::<_, Error>(tokenizer.lowercase(transformer.do_lower_case))
+            },
+            || {
+                let checkpoint = Checkpoint::from_files(&self.files, folder)?;
+                let model = Mpnet::load(&checkpoint.encoder()?, config)?;
+                checkpoint.warn_of_unused();
+                Ok::<_, Error>(model)
+            },
+        );
+        // Weights that do not fit config.json are the nearer cause than a tokenizer that does not.
+        let (model, tokenizer) = (model?, tokenizer?);
+        check_length(max_seq_length, &tokenizer)?;
+        Ok(SentenceEncoder {
+            tokenizer,
+            model,
+            pooling: pipeline.pooling,
+            modules: pipeline.modules,
+            dim: pipeline.dim,
+            settings,
+            max_seq_length,
+            tokens_per_batch: self.tokens_per_batch,
+            precision: self.precision,
+            isa,
+        })
+    }
+
+    fn override_modules(&self, pipeline: &mut Pipeline) -> Result<()> {
+        if let Some(pooling) = &self.pooling {
+            if pipeline.modules.iter().any(|module| !matches!(module, Module::Normalize)) {
+                return Err(Error::Option {
+                    option: "pooling",
+                    problem: "the model has modules after its pooling that were trained for it"
+                        .to_owned(),
+                });
+            }
+            pipeline.pooling = pooling.clone();
+            pipeline.dim = pooling.dim(pipeline.config.hidden_size);
+        }
+        if let Some(normalize) = self.normalize {
+            pipeline.modules.retain(|module| !matches!(module, Module::Normalize));
+            if normalize {
+                pipeline.modules.push(Module::Normalize);
+            }
+        }
+        Ok(())
+    }
+
+    /// The caller's length if there is one, else the model's: that of the transformer module, else the smaller of what
+    /// the tokenizer and the position table allow.
+    fn resolve_length(&self, folder: &str, config: &Config, own: Option<usize>) -> Result<usize> {
+        let limit = config.max_tokens();
+        if let Some(length) = self.max_seq_length {
+            if length > limit {
+                let problem =
+                    format!("is {length}, but the model has positions for {limit} tokens");
+                return Err(Error::Option { option: "max_seq_length", problem });
+            }
+            return Ok(length);
+        }
+        let own = match own {
+            Some(length) => length,
+            None => model_max_length(&self.files, folder)?.unwrap_or(limit),
+        };
+        if own > limit {
+            tracing::warn!(own, limit, "the model's max_seq_length is beyond its position table");
+        }
+        Ok(own.min(limit))
+    }
+}
+
+/// A length that leaves no room for the special tokens is refused now, not at the first text.
+fn check_length(max_seq_length: usize, tokenizer: &Tokenizer) -> Result<()> {
+    let least = tokenizer.special_tokens(false).max(1);
+    if max_seq_length < least {
+        let problem = format!("is {max_seq_length}, must be at least {least}");
+        return Err(Error::Option { option: "max_seq_length", problem });
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! How alike two embeddings are: all pairs of two sets, or row by row.
+//!
+//! Distances are negated, so that larger always means more alike, as in sentence-transformers' `util`.
+
+use std::str::FromStr;
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
+
+use crate::error::{Error, Result};
+use crate::kernels::gemm::par_matmul;
+
+/// A similarity function, by the names of `similarity_fn_name` in `config_sentence_transformers.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Similarity {
+    /// [`cos_sim`]: `cosine`.
+    #[default]
+    Cosine,
+    /// [`dot_score`]: `dot`.
+    Dot,
+    /// [`euclidean_sim`]: `euclidean`.
+    Euclidean,
+    /// [`manhattan_sim`]: `manhattan`.
+    Manhattan,
+}
+
+impl FromStr for Similarity {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "cosine" | "cos" => Self::Cosine,
+            "dot" | "dot_score" => Self::Dot,
+            "euclidean" => Self::Euclidean,
+            "manhattan" => Self::Manhattan,
+            _ => {
+                let problem =
+                    format!("`{name}` is not known; cosine, dot, euclidean and manhattan are");
+                return Err(Error::Option { option: "similarity", problem });
+            }
+        })
+    }
+}
+
+impl Similarity {
+    /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`.
+    ///
+    /// # Panics
+    ///
+    /// If the widths differ.
+    #[must_use]
+    pub fn all(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+        match self {
+            Self::Cosine => cos_sim(a, b),
+            Self::Dot => dot_score(a, b),
+            Self::Euclidean => euclidean_sim(a, b),
+            Self::Manhattan => manhattan_sim(a, b),
+        }
+    }
+}
+
+/// Below this a vector's length counts as this, so that the cosine with a vector of zeros is 0.
+const SMALLEST_NORM: f32 = 1e-12;
+
+/// The cosine of each row of `a` `[A, D]` with each row of `b` `[B, D]`: `[A, B]`. Rows need not have length 1.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::cos_sim};
+///
+/// let a = arr2(&[[3.0_f32, 4.0]]);
+/// let b = arr2(&[[6.0_f32, 8.0], [-4.0, 3.0]]);
+/// assert_eq!(cos_sim(&a.view(), &b.view()), arr2(&[[1.0, 0.0]]));
+/// ```
+///
+/// # Panics
+///
+/// If the widths differ.
+#[must_use]
+pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+    dot_score(&normalized(a).view(), &normalized(b).view())
+}
+
+/// The dot product of each row of `a` `[A, D]` with each row of `b` `[B, D]`: `[A, B]`.
+///
+/// # Panics
+///
+/// If the widths differ.
+#[must_use]
+pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+    same_width(a, b);
+    let mut scores = Array2::zeros((a.nrows(), b.nrows()));
+    par_matmul(a.view(), b.view(), scores.view_mut(), |_, _| {});
+    scores
+}
+
+/// Minus the euclidean distance of each row of `a` `[A, D]` from each row of `b` `[B, D]`: `[A, B]`. Of the differences
+/// themselves, not of `‖a‖² + ‖b‖² − 2 a·b`, which loses all digits for near vectors.
+///
+/// # Panics
+///
+/// If the widths differ.
+#[must_use]
+pub fn euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+    each_pair(a, b, euclidean)
+}
+
+/// Minus the sum of absolute differences of each row of `a` `[A, D]` and each row of `b` `[B, D]`: `[A, B]`.
+///
+/// # Panics
+///
+/// If the widths differ.
+#[must_use]
+pub fn manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+    each_pair(a, b, manhattan)
+}
+
+/// [`cos_sim`] of row `i` of `a` and row `i` of `b`, `[A]`.
+///
+/// # Panics
+///
+/// If the shapes differ.
+#[must_use]
+pub fn pairwise_cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+    pairwise(&normalized(a).view(), &normalized(b).view(), |a, b| a.dot(&b))
+}
+
+/// [`dot_score`] of row `i` of `a` and row `i` of `b`, `[A]`.
+///
+/// # Panics
+///
+/// If the shapes differ.
+#[must_use]
+pub fn pairwise_dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+    pairwise(a, b, |a, b| a.dot(&b))
+}
+
+/// [`euclidean_sim`] of row `i` of `a` and row `i` of `b`, `[A]`.
+///
+/// # Panics
+///
+/// If the shapes differ.
+#[must_use]
+pub fn pairwise_euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+    pairwise(a, b, euclidean)
+}
+
+/// [`manhattan_sim`] of row `i` of `a` and row `i` of `b`, `[A]`.
+///
+/// # Panics
+///
+/// If the shapes differ.
+#[must_use]
+pub fn pairwise_manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+    pairwise(a, b, manhattan)
+}
+
+/// Each row of `a` scaled to length 1; rows of zeros stay.
+pub(crate) fn normalized(a: &ArrayView2<f32>) -> Array2<f32> {
+    let mut a = a.as_standard_layout().into_owned();
+    a.axis_iter_mut(Axis(0)).for_each(|mut row| {
+        let norm = row.dot(&row).sqrt();
+        row /= norm.max(SMALLEST_NORM);
+    });
+    a
+}
+
+fn euclidean(a: ArrayView1<f32>, b: ArrayView1<f32>) -> f32 {
+    -Zip::from(a).and(b).fold(0.0, |sum, a, b| sum + (a - b) * (a - b)).sqrt()
+}
+
+fn manhattan(a: ArrayView1<f32>, b: ArrayView1<f32>) -> f32 {
+    -Zip::from(a).and(b).fold(0.0, |sum, a, b| sum + (a - b).abs())
+}
+
+type Score = fn(ArrayView1<f32>, ArrayView1<f32>) -> f32;
+
+fn each_pair(a: &ArrayView2<f32>, b: &ArrayView2<f32>, score: Score) -> Array2<f32> {
+    same_width(a, b);
+    let mut scores = Array2::zeros((a.nrows(), b.nrows()));
+    Zip::indexed(&mut scores).par_for_each(|(i, j), s| *s = score(a.row(i), b.row(j)));
+    scores
+}
+
+fn pairwise(a: &ArrayView2<f32>, b: &ArrayView2<f32>, score: Score) -> Array1<f32> {
+    assert_eq!(a.dim(), b.dim(), "pairwise similarity: the shapes differ");
+    a.rows().into_iter().zip(b.rows()).map(|(a, b)| score(a, b)).collect()
+}
+
+fn same_width(a: &ArrayView2<f32>, b: &ArrayView2<f32>) {
+    assert_eq!(a.ncols(), b.ncols(), "similarity: the widths differ");
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::arr2;
+
+    use super::*;
+
+    /// `A[i][j] = sin(0.7 i + 0.3 j + 0.1)` and `P[i][j] = cos(0.5 i − 0.2 j) + 0.1 j`, `[4, 6]`, whose cosines are known
+    /// from the reference.
+    fn inputs() -> (Array2<f32>, Array2<f32>) {
+        let a =
+            Array2::from_shape_fn((4, 6), |(i, j)| (0.7 * i as f32 + 0.3 * j as f32 + 0.1).sin());
+        let p = |(i, j): (usize, usize)| (0.5 * i as f32 - 0.2 * j as f32).cos() + 0.1 * j as f32;
+        (a, Array2::from_shape_fn((4, 6), p))
+    }
+
+    #[test]
+    fn cosines_of_the_reference() {
+        let (a, p) = inputs();
+        let want = [0.905_523_15, 0.988_230_74, 0.757_420_35, -0.188_082_76];
+        let pairs = pairwise_cos_sim(&a.view(), &p.view());
+        let all = cos_sim(&a.view(), &p.view());
+        for i in 0..4 {
+            assert!((pairs[i] - want[i]).abs() < 5e-7, "{i}: {} {}", pairs[i], want[i]);
+            assert!((all[[i, i]] - want[i]).abs() < 5e-7);
+        }
+    }
+
+    #[test]
+    fn every_pair_is_the_pair() {
+        let (a, p) = inputs();
+        let (a, p) = (a.view(), p.view());
+        for (all, pairs) in [
+            (dot_score(&a, &p), pairwise_dot_score(&a, &p)),
+            (euclidean_sim(&a, &p), pairwise_euclidean_sim(&a, &p)),
+            (manhattan_sim(&a, &p), pairwise_manhattan_sim(&a, &p)),
+        ] {
+            for i in 0..4 {
+                assert!((all[[i, i]] - pairs[i]).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn by_hand() {
+        let a = arr2(&[[0.0, 0.0], [1.0, 2.0]]);
+        let b = arr2(&[[3.0, 4.0]]);
+        assert_eq!(dot_score(&a.view(), &b.view()), arr2(&[[0.0], [11.0]]));
+        assert_eq!(euclidean_sim(&a.view(), &b.view()), arr2(&[[-5.0], [-(8.0_f32.sqrt())]]));
+        assert_eq!(manhattan_sim(&a.view(), &b.view()), arr2(&[[-7.0], [-4.0]]));
+        assert_eq!(cos_sim(&a.view(), &b.view())[[0, 0]], 0.0);
+        let none = Array2::zeros((0, 2));
+        assert_eq!(cos_sim(&none.view(), &b.view()).dim(), (0, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "the widths differ")]
+    fn widths_must_agree() {
+        let _ = cos_sim(&arr2(&[[1.0]]).view(), &arr2(&[[1.0, 2.0]]).view());
+    }
+}

@@ -1,0 +1,309 @@
+//! [`Tokenizer`]: text or pair → [`Tokens`].
+//!
+//! MPNet's tokenizer is BERT's uncased WordPiece with RoBERTa's special tokens: `<s> text </s>`, and
+//! `<s> first </s> </s> second </s>` for a pair. The algorithm is that of the `tokenizers` crate; here is what
+//! surrounds it: which file it is built from, how much of a text is kept, and how much was not.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokenizers::tokenizer::{
+    Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    truncate_encodings,
+};
+
+use crate::error::{Error, Result};
+use crate::files::ModelFiles;
+
+const TOKENIZER: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.txt";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// The token ids of one text, or of a pair of texts, special tokens included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// `[T]`
+    pub ids: Vec<u32>,
+    /// How many tokens of the text were cut off to fit the limit; 0 if the whole text is here.
+    pub dropped: usize,
+}
+
+/// Turns texts into token ids.
+///
+/// The lengths baked into a `tokenizer.json` (the published one of all-mpnet-base-v2 truncates and pads to 128)
+/// are ignored, as sentence-transformers ignores them: the limit is the caller's, and nothing is padded.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    file: String,
+    lowercase: bool,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` in `directory`; if there is none, builds the tokenizer from `vocab.txt` and
+    /// `tokenizer_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if there is neither, [`Error::Tokenizer`] if the file is not a tokenizer.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        let files = ModelFiles::from(directory.as_ref());
+        files.check()?;
+        Self::from_files(&files, "")
+    }
+
+    /// Reads the text of a `tokenizer.json`; `file` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`] if it is not a tokenizer.
+    pub fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_ref()).map_err(|error| {
+            Error::Tokenizer { file: file.to_owned(), problem: error.to_string() }
+        })?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::Tokenizer {
+            file: file.to_owned(),
+            problem: error.to_string(),
+        })?;
+        Ok(Self { inner, file: file.to_owned(), lowercase: false })
+    }
+
+    /// The tokenizer in `folder` (`""` or ending in `/`) of `files`.
+    pub(crate) fn from_files(files: &ModelFiles, folder: &str) -> Result<Self> {
+        let file = format!("{folder}{TOKENIZER}");
+        if let Some(json) = files.read(&file)? {
+            return Self::from_json(json, &files.label(&file));
+        }
+        let vocabulary = format!("{folder}{VOCABULARY}");
+        let Some(text) = files.read(&vocabulary)? else {
+            // Name the file that should have been there, not the fallback.
+            return Err(files.require(&file).err().unwrap_or_else(|| Error::Tokenizer {
+                file: files.label(&file),
+                problem: "has just appeared; try again".to_owned(),
+            }));
+        };
+        let config = files.json(&format!("{folder}{TOKENIZER_CONFIG}"))?.unwrap_or_default();
+        Self::from_vocabulary(&text, &config, &files.label(&vocabulary))
+    }
+
+    /// A WordPiece tokenizer from the lines of a `vocab.txt`. Goes through the form of `tokenizer.json`, so that
+    /// there is one way in.
+    fn from_vocabulary(text: &[u8], config: &TokenizerConfig, file: &str) -> Result<Self> {
+        let wrong = |problem: String| Error::Tokenizer { file: file.to_owned(), problem };
+        let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
+        let vocab: serde_json::Map<String, Value> = text
+            .lines()
+            .enumerate()
+            .map(|(id, token)| (token.trim_end().into(), id.into()))
+            .collect();
+        let id = |token: &str| {
+            vocab.get(token).cloned().ok_or_else(|| wrong(format!("has no line `{token}`")))
+        };
+        let special = |token: &str, lstrip: bool, normalized: bool| -> Result<Value> {
+            Ok(json!({
+                "id": id(token)?, "content": token, "special": true, "single_word": false,
+                "lstrip": lstrip, "rstrip": false, "normalized": normalized,
+            }))
+        };
+        let (cls, sep) = (config.cls_token.content("<s>"), config.sep_token.content("</s>"));
+        let unk = config.unk_token.content("[UNK]");
+        let pad = config.pad_token.content("<pad>");
+        let mask = config.mask_token.content("<mask>");
+        let mut added = vec![
+            special(cls, false, false)?,
+            special(pad, false, false)?,
+            special(sep, false, false)?,
+            special(unk, false, false)?,
+            special(mask, true, false)?,
+        ];
+        // The published tokenizer also knows `<unk>`, an ordinary line of the vocabulary, as one token.
+        if unk != "<unk>" && vocab.contains_key("<unk>") {
+            added.push(special("<unk>", false, true)?);
+        }
+        let json = json!({
+            "version": "1.0",
+            "added_tokens": added,
+            "normalizer": {
+                "type": "BertNormalizer",
+                "clean_text": true,
+                "handle_chinese_chars": config.tokenize_chinese_chars.unwrap_or(true),
+                "strip_accents": config.strip_accents,
+                "lowercase": config.do_lower_case.unwrap_or(true),
+            },
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "post_processor": {
+                "type": "RobertaProcessing", "cls": [cls, id(cls)?], "sep": [sep, id(sep)?],
+                "trim_offsets": true, "add_prefix_space": false,
+            },
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+            "model": {
+                "type": "WordPiece", "unk_token": unk, "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocab,
+            },
+        });
+        Self::from_json(json.to_string(), file)
+    }
+
+    /// Lower-cases every text before it is tokenised (`do_lower_case` of `sentence_bert_config.json`).
+    pub(crate) fn lowercase(mut self, on: bool) -> Self {
+        self.lowercase = on;
+        self
+    }
+
+    /// Fails unless every id that can be produced has a row among `vocab_size`.
+    pub(crate) fn check_vocabulary(&self, vocab_size: usize) -> Result<()> {
+        let largest = self.inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id);
+        // A post-processor holds ids of its own, which need not be those of the vocabulary.
+        let of_pair = self.ids(0, "", Some(""), usize::MAX)?.ids.into_iter().max();
+        let special = of_pair.map(|id| ("added around a text".to_owned(), id));
+        match largest.into_iter().chain(special).max_by_key(|&(_, id)| id) {
+            Some((token, id)) if id as usize >= vocab_size => {
+                Err(Error::Vocabulary { file: self.file.clone(), token, id, vocab_size })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The ids of each text, `<s> text </s>`, at most `max_tokens` of them: what is too long is cut at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens.
+    pub fn encode<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        max_tokens: usize,
+    ) -> Result<Vec<Tokens>> {
+        texts
+            .par_iter()
+            .enumerate()
+            .map(|(text, content)| self.ids(text, content.as_ref(), None, max_tokens))
+            .collect()
+    }
+
+    /// The ids of each pair, `<s> first </s> </s> second </s>`, at most `max_tokens` of them: the longer text is
+    /// cut first, until both are equally long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_pairs<A: AsRef<str> + Sync, B: AsRef<str> + Sync>(
+        &self,
+        pairs: &[(A, B)],
+        max_tokens: usize,
+    ) -> Result<Vec<Tokens>> {
+        pairs
+            .par_iter()
+            .enumerate()
+            .map(|(pair, (a, b))| self.ids(pair, a.as_ref(), Some(b.as_ref()), max_tokens))
+            .collect()
+    }
+
+    /// The string of a token, or `None` if there is no such id.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The text that `ids` stand for, as far as it can be had back: lower-cased, without accents.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenize`] if the decoder refuses them.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        self.inner
+            .decode(ids, skip_special_tokens)
+            .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() })
+    }
+
+    /// How many special tokens are put around a text, or around a pair.
+    #[must_use]
+    pub fn special_tokens(&self, pair: bool) -> usize {
+        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
+    }
+
+    /// `first`, and perhaps `second`, as ids; `text` is the place in the input, for errors.
+    fn ids(
+        &self,
+        text: usize,
+        first: &str,
+        second: Option<&str>,
+        max_tokens: usize,
+    ) -> Result<Tokens> {
+        let special = self.special_tokens(second.is_some());
+        let Some(room) = max_tokens.checked_sub(special) else {
+            return Err(Error::Option {
+                option: "max_seq_length",
+                problem: format!("is {max_tokens}, but {special} special tokens must fit"),
+            });
+        };
+        let failed =
+            |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
+        let (first, second) = (self.pieces(first), second.map(|second| self.pieces(second)));
+        let (first, second) = (first.map_err(failed)?, second.transpose().map_err(failed)?);
+        let content = first.len() + second.as_ref().map_or(0, Encoding::len);
+        let (first, second) = truncate_encodings(
+            first,
+            second,
+            &TruncationParams {
+                max_length: room,
+                strategy: TruncationStrategy::LongestFirst,
+                direction: TruncationDirection::Right,
+                stride: 0,
+            },
+        )
+        .map_err(failed)?;
+        let encoding = match self.inner.get_post_processor() {
+            Some(processor) => processor.process(first, second, true).map_err(failed)?,
+            None => Encoding::merge(std::iter::once(first).chain(second), false),
+        };
+        Ok(Tokens { ids: encoding.get_ids().to_vec(), dropped: content.saturating_sub(room) })
+    }
+
+    /// The word pieces of a text, without special tokens around them.
+    fn pieces(&self, text: &str) -> tokenizers::Result<Encoding> {
+        if self.lowercase {
+            self.inner.encode_fast(text.to_lowercase(), false)
+        } else {
+            self.inner.encode_fast(text, false)
+        }
+    }
+}
+
+/// `tokenizer_config.json`, as far as a tokenizer built from `vocab.txt` needs it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TokenizerConfig {
+    do_lower_case: Option<bool>,
+    strip_accents: Option<bool>,
+    tokenize_chinese_chars: Option<bool>,
+    cls_token: SpecialToken,
+    sep_token: SpecialToken,
+    unk_token: SpecialToken,
+    pad_token: SpecialToken,
+    mask_token: SpecialToken,
+}
+
+/// A special token as that file writes it: a string, or an object with flags.
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum SpecialToken {
+    #[default]
+    Default,
+    Plain(String),
+    Flagged {
+        content: String,
+    },
+}
+
+impl SpecialToken {
+    fn content<'a>(&'a self, default: &'a str) -> &'a str {
+        match self {
+            Self::Default => default,
+            Self::Plain(content) | Self::Flagged { content } => content,
+        }
+    }
+}

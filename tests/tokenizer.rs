@@ -1,0 +1,186 @@
+//! The published tokenizer of all-mpnet-base-v2 on real and on awkward texts.
+
+mod common;
+
+use common::{Damaged, data, json};
+use mpnet::{Error, Tokenizer};
+
+fn published() -> Tokenizer {
+    Tokenizer::open(data("all-mpnet-base-v2")).unwrap()
+}
+
+/// The same tokenizer, built from `vocab.txt` and `tokenizer_config.json`.
+fn from_vocabulary() -> Tokenizer {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["vocab.txt", "tokenizer_config.json"] {
+        std::fs::copy(data("all-mpnet-base-v2").join(file), directory.path().join(file)).unwrap();
+    }
+    Tokenizer::open(directory.path()).unwrap()
+}
+
+/// A case of transformers.js' tests of `Xenova/all-mpnet-base-v2`.
+#[derive(serde::Deserialize)]
+struct Case {
+    name: String,
+    text: String,
+    tokens: Vec<String>,
+    ids: Vec<u32>,
+    decoded: String,
+}
+
+#[test]
+fn the_cases_of_transformers_js() {
+    let cases: Vec<Case> = json("all-mpnet-base-v2/transformersjs_tokenization_cases.json");
+    assert_eq!(cases.len(), 25);
+    for tokenizer in [published(), from_vocabulary()] {
+        for case in &cases {
+            let tokens = &tokenizer.encode(&[&case.text], 512).unwrap()[0];
+            assert_eq!(tokens.ids, case.ids, "{}", case.name);
+            assert_eq!(tokens.dropped, 0);
+            let inner = &case.ids[1..case.ids.len() - 1];
+            let strings: Vec<String> =
+                inner.iter().map(|&id| tokenizer.token(id).unwrap()).collect();
+            assert_eq!(strings, case.tokens, "{}", case.name);
+            assert_eq!(tokenizer.decode(&case.ids, false).unwrap(), case.decoded, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn special_tokens_and_odd_characters() {
+    // Ids by the reference's fast tokenizer.
+    let cases: &[(&str, &[u32])] = &[
+        ("", &[]),
+        ("   ", &[]),
+        ("What is Deep Learning?", &[2058, 2007, 2788, 4087, 1033]),
+        ("naïve café", &[15747, 7672]),
+        ("unaffable", &[14481, 20965, 3472]),
+        ("中文字符", &[1750, 1865, 104, 104]),
+        ("日本語テキスト", &[1868, 1880, 1954, 1717, 30231, 30237, 30244]),
+        ("한국어", &[1473, 30010, 30025, 29995, 30018, 30024, 30003, 30012]),
+        ("Привет мир", &[1198, 16860, 10329, 25533, 15294, 22923, 1195, 10329, 16860]),
+        ("ΟΔΟΣ", &[1173, 29726, 29734, 29737]),
+        ("İstanbul", &[9964]),
+        ("ﬁne ½ Ⅷ", &[1988, 2642, 1096, 104]),
+        ("😀 smile", &[104, 2872]),
+        ("a\u{200B}b", &[11117]),
+        ("a\u{AD}b", &[11117]),
+        ("a\u{B}b", &[11117]),
+        ("a\u{85}b", &[11117]),
+        ("a\u{FFFD}b", &[11117]),
+        ("a\tb\nc\rd", &[1041, 1042, 1043, 1044]),
+        ("a\u{A0}b", &[1041, 1042]),
+        ("<s>hi</s>", &[0, 7636, 2]),
+        ("<pad>", &[1]),
+        ("<unk>", &[3]),
+        ("<UNK>", &[3]),
+        ("[UNK]", &[104]),
+        ("[unk]", &[1035, 4899, 2247, 1037]),
+        ("a  <mask>b", &[1041, 30526, 1042]),
+        ("<MASK>", &[1030, 7312, 1032]),
+        ("$100 50% a_b c^d", &[1006, 2535, 2757, 1007, 1041, 1039, 1042, 1043, 1038, 1044]),
+        ("—dash…", &[1521, 11458, 1533]),
+        ("𝓗ello", &[104]),
+    ];
+    for tokenizer in [published(), from_vocabulary()] {
+        for (text, want) in cases {
+            let ids = &tokenizer.encode(&[text], 512).unwrap()[0].ids;
+            assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2), "{text:?}");
+            assert_eq!(ids[1..ids.len() - 1], **want, "{text:?}");
+        }
+        let (just_fits, too_long) = ("x".repeat(100), "x".repeat(101));
+        let tokens = tokenizer.encode(&[&just_fits, &too_long], 512).unwrap();
+        assert_eq!(tokens[0].ids.len(), 52);
+        assert_eq!(tokens[1].ids, [0, 104, 2], "a word of more than 100 characters is unknown");
+    }
+}
+
+#[test]
+fn the_limits_in_the_file_do_not_count() {
+    // The published file truncates and pads to 128.
+    let tokenizer = published();
+    let long = "word ".repeat(300);
+    let tokens = tokenizer.encode(&["short", &long], 384).unwrap();
+    assert_eq!(tokens[0].ids.len(), 3, "nothing is padded");
+    assert_eq!((tokens[1].ids.len(), tokens[1].dropped), (302, 0));
+    let tokens = tokenizer.encode(&[&long], 100).unwrap();
+    assert_eq!((tokens[0].ids.len(), tokens[0].dropped), (100, 202));
+    assert_eq!(tokens[0].ids[99], 2, "the end of the text is cut, not its </s>");
+    let tokens = tokenizer.encode(&[&long], 2).unwrap();
+    assert_eq!((tokens[0].ids.as_slice(), tokens[0].dropped), (&[0, 2][..], 300));
+    assert!(matches!(
+        tokenizer.encode(&[&long], 1),
+        Err(Error::Option { option: "max_seq_length", .. })
+    ));
+}
+
+#[test]
+fn pairs_have_two_separators_and_lose_the_longer_text_first() {
+    #[derive(serde::Deserialize)]
+    struct File {
+        pairs: Vec<Pair>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Pair {
+        first: String,
+        second: String,
+        ids: Vec<u32>,
+        truncated: Vec<Truncated>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Truncated {
+        max_length: usize,
+        ids: Vec<u32>,
+    }
+    let tokenizer = published();
+    let pair = &tokenizer.encode_pairs(&[("how are you", "fine thanks")], 512).unwrap()[0];
+    assert_eq!(pair.ids, [0, 2133, 2028, 2021, 2, 2, 2990, 4287, 2]);
+
+    let tokenizer = Tokenizer::open(common::tiny()).unwrap();
+    let pairs = json::<File>("goldens.json").pairs;
+    assert!(pairs.len() >= 3);
+    for pair in pairs {
+        let encode = |limit| {
+            let pairs = [(&pair.first, &pair.second)];
+            tokenizer.encode_pairs(&pairs, limit).unwrap().remove(0)
+        };
+        assert_eq!(encode(512).ids, pair.ids);
+        for cut in &pair.truncated {
+            let tokens = encode(cut.max_length);
+            assert_eq!(tokens.ids, cut.ids, "{:?} at {}", pair.first, cut.max_length);
+            assert_eq!(tokens.dropped, pair.ids.len() - cut.ids.len());
+        }
+    }
+}
+
+#[test]
+fn lower_casing_where_the_model_asks_for_it() {
+    // A tokenizer that keeps case does not know capitals; the module's setting makes it.
+    let model = Damaged::copy();
+    let mut tokenizer: serde_json::Value = json("tiny/tokenizer.json");
+    tokenizer["normalizer"]["lowercase"] = false.into();
+    tokenizer["normalizer"]["strip_accents"] = false.into();
+    model.write("tokenizer.json", tokenizer.to_string());
+    let cased = model.load().unwrap();
+    let loud = cased.encode_one("THE MAN").unwrap();
+    assert_ne!(loud, cased.encode_one("the man").unwrap());
+    model.set("sentence_bert_config.json", "do_lower_case", true.into());
+    let lowered = model.load().unwrap();
+    assert_eq!(lowered.encode_one("THE MAN").unwrap(), cased.encode_one("the man").unwrap());
+}
+
+#[test]
+fn a_vocabulary_without_its_special_tokens_is_refused() {
+    let model = Damaged::copy();
+    model.remove("tokenizer.json");
+    assert!(model.load().is_ok(), "vocab.txt is enough");
+    model.write("vocab.txt", "<s>\n<pad>\n</s>\nhello\n");
+    let error = model.load().unwrap_err();
+    assert!(
+        matches!(&error, Error::Tokenizer { file, .. } if file.ends_with("vocab.txt")),
+        "{error}"
+    );
+    assert!(error.to_string().contains("[UNK]"), "{error}");
+    model.write("vocab.txt", [b'<', 0xFF, 0xFE]);
+    assert!(matches!(model.load(), Err(Error::Tokenizer { .. })));
+}
