@@ -41,6 +41,32 @@ pub fn find_model(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
     }
 }
 
+/// As [`find_model`], for examples that do not fetch a model by themselves.
+pub fn require_model(flag: Option<PathBuf>) -> Result<PathBuf> {
+    find_model(flag)?.ok_or_else(|| {
+        "there is no model: give --model, set MPNET_MODEL_DIR, or run the example fetch_model"
+            .into()
+    })
+}
+
+/// Runs `main` in a pool of that many threads, or as it is.
+///
+/// # Errors
+///
+/// Those of `main`, and a number of threads that cannot be had.
+pub fn with_threads(
+    threads: Option<usize>,
+    main: impl FnOnce() -> Result<()> + Send,
+) -> Result<()> {
+    match threads {
+        None => main(),
+        Some(0) => Err("--threads: must be at least 1".into()),
+        Some(threads) => {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(main)
+        }
+    }
+}
+
 fn non_empty(variable: &str) -> Option<OsString> {
     env::var_os(variable).filter(|value| !value.is_empty())
 }

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod fetch;
+pub mod input;
 
 /// Any failure of an example; [`cli::run`] prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

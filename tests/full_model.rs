@@ -1,0 +1,305 @@
+//! The real all-mpnet-base-v2 against float64 and against numbers that others have published.
+//!
+//! The weights are 438 MB and not part of the repository, so these tests are ignored unless asked for:
+//!
+//! ```text
+//! cargo run --release --example fetch_model
+//! cargo test --release --test full_model -- --ignored --nocapture
+//! ```
+//!
+//! The model is looked for in `MPNET_MODEL_DIR`, then in the cache that `fetch_model` fills; a missing model is a
+//! failure, not a pass.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use common::{assert_close, bits, data, json, pool};
+use mpnet::ndarray::{ArrayView, s};
+use mpnet::similarity::{cos_sim, pairwise_cos_sim};
+use mpnet::{Batch, EncodeOptions, SentenceEncoder, search::semantic_search};
+
+/// What `Precision::F32` promises for each component of a normalised embedding.
+const PROMISE: f64 = 1e-5;
+
+static ENCODER: LazyLock<SentenceEncoder> = LazyLock::new(|| {
+    let directory = model_directory();
+    SentenceEncoder::from_pretrained(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}; run fetch_model first", directory.display()))
+});
+
+fn model_directory() -> PathBuf {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    variable("MPNET_MODEL_DIR").unwrap_or_else(|| {
+        let cache = variable("XDG_CACHE_HOME")
+            .or_else(|| Some(variable("HOME")?.join(".cache")))
+            .expect("MPNET_MODEL_DIR, XDG_CACHE_HOME or HOME must be set");
+        cache.join("mpnet/all-mpnet-base-v2")
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct Goldens {
+    cases: Vec<Case>,
+    layers_hello_world: Layers,
+    ids_of_transformers_integration_test: Integration,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    text: String,
+    input_ids: Vec<u32>,
+    embedding: Vec<f64>,
+    mean_pool_norm_before_normalize: f64,
+    cls_hidden_first8: Vec<f64>,
+}
+
+#[derive(serde::Deserialize)]
+struct Layers {
+    input_ids: Vec<u32>,
+    hidden_states: Vec<Layer>,
+    pooler_output_first8: Vec<f64>,
+}
+
+#[derive(serde::Deserialize)]
+struct Layer {
+    first8_per_token: Vec<Vec<f64>>,
+    sum_per_token: Vec<f64>,
+}
+
+#[derive(serde::Deserialize)]
+struct Integration {
+    input_ids: Vec<u32>,
+    last_hidden_state_first3x3: Vec<Vec<f64>>,
+}
+
+fn goldens() -> Goldens {
+    json("all-mpnet-base-v2/golden_fp64.json")
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn every_golden_text_within_the_promise_of_float64() {
+    let cases = goldens().cases;
+    assert_eq!(cases.len(), 24);
+    let texts: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
+    let tokens = ENCODER.tokenizer().encode(&texts, ENCODER.max_seq_length()).unwrap();
+    let embeddings = ENCODER.encode(&texts).unwrap();
+    let mut worst = 0.0_f64;
+    for ((case, tokens), embedding) in cases.iter().zip(&tokens).zip(embeddings.rows()) {
+        assert_eq!(tokens.ids, case.input_ids, "{:?}", case.text);
+        let want = ArrayView::from(&case.embedding);
+        let distance = assert_close(&case.text, embedding.into_dyn(), want.into_dyn(), PROMISE);
+        worst = worst.max(distance);
+    }
+    println!(
+        "{} ({}): max |difference| from float64 over {} texts: {worst:.2e}",
+        ENCODER.precision(),
+        ENCODER.isa(),
+        cases.len()
+    );
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn hidden_states_of_every_layer() {
+    let goldens = goldens();
+    let model = ENCODER.model();
+    let layers = goldens.layers_hello_world;
+    let batch = Batch::new(&[&layers.input_ids], model.config()).unwrap();
+    let states = model.hidden_states(&batch);
+    assert_eq!(states.len(), layers.hidden_states.len());
+    let mut worst = 0.0_f64;
+    for (layer, (state, want)) in states.iter().zip(&layers.hidden_states).enumerate() {
+        for (token, (first, sum)) in
+            want.first8_per_token.iter().zip(&want.sum_per_token).enumerate()
+        {
+            let what = format!("layer {layer}, token {token}");
+            let got = state.slice(s![token, ..8]);
+            let first = ArrayView::from(first);
+            worst = worst.max(assert_close(&what, got.into_dyn(), first.into_dyn(), 1e-5));
+            // A sum of 768 numbers, each as far off as the ones above.
+            let got: f64 = state.row(token).iter().map(|&x| f64::from(x)).sum();
+            assert!((got - sum).abs() < 1e-4, "{what}: sum {got}, want {sum}");
+        }
+    }
+    println!("max |difference| of hidden states: {worst:.2e}");
+    let pooled = model.pooler_output(states[12].view(), &batch).unwrap();
+    let want = ArrayView::from(&layers.pooler_output_first8);
+    assert_close("pooler", pooled.slice(s![0, ..8]).into_dyn(), want.into_dyn(), 1e-5);
+
+    let integration = goldens.ids_of_transformers_integration_test;
+    let batch = Batch::new(&[&integration.input_ids], model.config()).unwrap();
+    let hidden = model.forward(&batch);
+    for (token, want) in integration.last_hidden_state_first3x3.iter().enumerate() {
+        let got = hidden.slice(s![token, ..3]);
+        assert_close("integration", got.into_dyn(), ArrayView::from(want).into_dyn(), 1e-5);
+    }
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn before_and_without_normalisation() {
+    let plain = SentenceEncoder::builder(model_directory()).normalize(false).build().unwrap();
+    for case in goldens().cases {
+        let pooled = plain.encode_one(&case.text).unwrap();
+        let norm = f64::from(pooled.dot(&pooled).sqrt());
+        let want = case.mean_pool_norm_before_normalize;
+        assert!((norm - want).abs() < 1e-5, "{:?}: norm {norm}, want {want}", case.text);
+        let batch = Batch::new(&[&case.input_ids], plain.model().config()).unwrap();
+        let cls = plain.model().forward(&batch).slice(s![0, ..8]).to_owned();
+        let want = ArrayView::from(&case.cls_hidden_first8);
+        assert_close("cls", cls.view().into_dyn(), want.into_dyn(), 1e-5);
+    }
+}
+
+/// A production server printed these of its own MPNet on a GPU, which has the `tanh` form of GELU; four digits.
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn with_the_other_gelu() {
+    let directory = with_config("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"gelu_new\"");
+    let server = SentenceEncoder::builder(directory.path()).normalize(false).build().unwrap();
+    let pooled = server.encode_one("What is Deep Learning?").unwrap();
+    let published = [-0.07253, -0.00683, -0.13467, -0.01596, -0.03342, 0.10011, 0.02072];
+    let got = pooled.slice(s![..7]);
+    assert_close("server", got.into_dyn(), ArrayView::from(&published).into_dyn(), 3e-4);
+    assert!((pooled.dot(&pooled).sqrt() - 3.0522).abs() < 3e-4);
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn numbers_that_others_have_published() {
+    // The sums of fastembed-rs' own test of this model.
+    let texts = [
+        "Hello, World!",
+        "This is an example passage.",
+        "fastembed-rs is licensed under Apache-2.0",
+        "Some other short text here blah blah blah",
+    ];
+    let sums = [-0.212_535_41, -0.050_802_127, 0.140_724_42, -0.290_818_8];
+    for (row, want) in ENCODER.encode(&texts).unwrap().rows().into_iter().zip(sums) {
+        assert!((row.sum() - want).abs() < 1e-5, "{} {want}", row.sum());
+    }
+    // torch's values, as the tests of two other libraries and the model's documentation quote them.
+    let hello = ENCODER.encode_one("Hello world").unwrap();
+    let want = [0.026_249_7, 0.013_395_6, -0.004_533_2, -0.021_791_4, 0.054_551_9];
+    let got = hello.slice(s![..5]);
+    assert_close("Hello world", got.into_dyn(), ArrayView::from(&want).into_dyn(), 1e-6);
+
+    let words = ENCODER.encode(&["dog", "puppy", "cat", "car", "quantum physics"]).unwrap();
+    let cosines = cos_sim(&words.slice(s![..1, ..]), &words.view());
+    let want = [1.0, 0.778_325, 0.608_123, 0.390_584, 0.250_900];
+    let got = cosines.row(0);
+    assert_close("word pairs", got.into_dyn(), ArrayView::from(&want).into_dyn(), 1e-5);
+
+    let weather = ENCODER
+        .encode(&[
+            "The weather is lovely today.",
+            "It's so sunny outside!",
+            "He drove to the stadium.",
+        ])
+        .unwrap();
+    let cosines = cos_sim(&weather.view(), &weather.view());
+    for (got, want) in
+        [(cosines[[0, 1]], 0.6817), (cosines[[0, 2]], 0.0492), (cosines[[1, 2]], 0.0421)]
+    {
+        assert!((got - want).abs() < 1e-4, "{got} {want}");
+    }
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn cosines_of_the_sts_benchmark_pairs() {
+    let table = std::fs::read_to_string(data("stsb-ccbysa-subset.tsv")).unwrap();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip(1).map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.len(), 750);
+    let column = |index: usize| rows.iter().map(|row| row[index]).collect::<Vec<&str>>();
+    let first = ENCODER.encode(&column(5)).unwrap();
+    let second = ENCODER.encode(&column(6)).unwrap();
+    let cosines = pairwise_cos_sim(&first.view(), &second.view());
+    let want: Vec<f64> = column(7).iter().map(|value| value.parse().unwrap()).collect();
+    let got = cosines.view().into_dyn();
+    let worst = assert_close("pair", got, ArrayView::from(&want).into_dyn(), 1e-5);
+    println!("max |difference| of {} cosines from torch's: {worst:.2e}", want.len());
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
+    let cases = goldens().cases;
+    let texts: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
+    let alone: Vec<Vec<u32>> =
+        texts.iter().map(|text| bits(ENCODER.encode_one(text).unwrap().view())).collect();
+    for threads in [1, 2, 3, 8] {
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.rotate_left(threads * 2);
+        let shuffled: Vec<&str> = order.iter().map(|&i| texts[i]).collect();
+        let rows = pool(threads).install(|| ENCODER.encode(&shuffled).unwrap());
+        for (row, i) in rows.rows().into_iter().zip(order) {
+            assert_eq!(bits(row), alone[i], "{threads} threads, {:?}", texts[i]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn a_text_of_512_tokens() {
+    let encoder = SentenceEncoder::builder(model_directory()).max_seq_length(512).build().unwrap();
+    let text = "sentence ".repeat(600);
+    let report = encoder.encode_with(&[&text], &EncodeOptions::default()).unwrap();
+    assert_eq!((report.texts[0].tokens, report.texts[0].dropped), (512, 90));
+    let row = report.embeddings.row(0);
+    assert!((row.dot(&row) - 1.0).abs() < 1e-5);
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn a_question_finds_its_answer() {
+    let corpus = [
+        "a man is eating food",
+        "the girl is carrying a baby",
+        "a man is riding a horse",
+        "a woman is playing violin",
+    ];
+    let corpus_embeddings = ENCODER.encode(&corpus).unwrap();
+    let query = ENCODER.encode(&["a man is sitting at a table, what is he doing?"]).unwrap();
+    let hits = semantic_search(&query.view(), &corpus_embeddings.view(), 4);
+    assert_eq!(corpus[hits[0][0].corpus_id], "a man is eating food");
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn a_layer_too_many_is_named() {
+    let directory = with_config("\"num_hidden_layers\": 12", "\"num_hidden_layers\": 13");
+    let error = SentenceEncoder::from_pretrained(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("encoder.layer.12.attention.attn.q.weight"), "{error}");
+}
+
+/// The model's directory once more, with one change to its `config.json`.
+fn with_config(from: &str, to: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    link_all(&model_directory(), directory.path());
+    let config = directory.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains(from));
+    // Not written through the link, which would change the original.
+    std::fs::remove_file(&config).unwrap();
+    std::fs::write(&config, text.replace(from, to)).unwrap();
+    directory
+}
+
+/// Hard links (or copies, across file systems) of the files of a directory, and of its folders.
+fn link_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            link_all(&entry.path(), &target);
+        } else if std::fs::hard_link(entry.path(), &target).is_err() {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
