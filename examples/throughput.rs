@@ -186,7 +186,7 @@ impl<'t> Source<'t> {
         let text = |i: usize| {
             let wanted = 8.0 * 48.0_f64.powf((i * 197 % 512) as f64 / 511.0);
             let (mut text, mut tokens) = (String::new(), special);
-            while let Some((sentence, ids)) = sentences.next() {
+            for (sentence, ids) in sentences.by_ref() {
                 let more = ids.ids.len() - special;
                 if !text.is_empty() && (tokens + more) as f64 > wanted {
                     break;

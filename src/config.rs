@@ -165,7 +165,7 @@ impl RawConfig {
                 return wrong(field, "is 0, must be at least 1".to_owned());
             }
         }
-        if self.hidden_size % self.num_attention_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return wrong(
                 "num_attention_heads",
                 format!(

@@ -31,10 +31,6 @@
 //! | `F` | width of the feed-forward network |
 //! | `V` | vocabulary |
 
-pub mod similarity;
-
-pub mod search;
-
 mod batch;
 mod checkpoint;
 mod config;
@@ -45,7 +41,9 @@ pub mod kernels;
 pub mod model;
 mod nn;
 mod pooling;
+pub mod search;
 mod sentence;
+pub mod similarity;
 mod tokenizer;
 
 pub use ndarray;
@@ -64,3 +62,8 @@ pub use kernels::isa::Isa;
 pub use pooling::{Pooling, PoolingMode};
 pub use similarity::Similarity;
 pub use tokenizer::{Tokenizer, Tokens};
+
+/// The examples of README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

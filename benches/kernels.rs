@@ -1,0 +1,32 @@
+//! Row kernels at the shapes of the base model: `operation/width`, in elements a second.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mpnet::kernels::{activation, layer_norm, softmax};
+
+fn rows(c: &mut Criterion) {
+    let values = |n: usize| (0..n).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>();
+    let mut bench = |name: &str, n: usize, kernel: &dyn Fn(&mut [f32])| {
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Elements(n as u64));
+        let (input, mut row) = (values(n), values(n));
+        group.bench_function(BenchmarkId::from_parameter(n), |bencher| {
+            bencher.iter(|| {
+                row.copy_from_slice(&input);
+                kernel(&mut row);
+                black_box(&row);
+            });
+        });
+    };
+    let (gain, bias) = (vec![1.0; 768], vec![0.0; 768]);
+    bench("layer_norm", 768, &|row| layer_norm(row, &gain, &bias, 1e-5));
+    bench("gelu", 3072, &activation::gelu);
+    for t in [16, 128, 384] {
+        let bias = vec![0.1; t];
+        bench("softmax", t, &|row| softmax(row, &bias));
+    }
+}
+
+criterion_group!(benches, rows);
+criterion_main!(benches);
