@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mpnet::Isa;
-use mpnet::kernels::gemm::par_matmul;
+use mpnet::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use mpnet::ndarray::Array2;
 
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
     group.measurement_time(Duration::from_secs(3)).sample_size(10);
-    let isa = Isa::Scalar;
     // A query's and a batch's rows, through the four linear layers.
     for m in [13, 2048] {
         for (k, n) in [(768, 2304), (768, 768), (768, 3072), (3072, 768)] {
@@ -19,13 +18,16 @@ fn gemm(c: &mut Criterion) {
             let b = Array2::from_shape_fn((n, k), |(i, j)| ((i * 17 + j) as f32).cos());
             let mut out = Array2::zeros((m, n));
             group.throughput(Throughput::Elements((2 * m * k * n) as u64));
-            let id = BenchmarkId::new(isa.name(), format!("{m}×{k}×{n}"));
-            group.bench_function(id, |bencher| {
-                bencher.iter(|| {
-                    par_matmul(a.view(), b.view(), out.view_mut(), |_, _| {});
-                    black_box(&out);
+            for &isa in Isa::available() {
+                let b = PackedMatrix::new(isa, b.view());
+                let id = BenchmarkId::new(isa.name(), format!("{m}×{k}×{n}"));
+                group.bench_function(id, |bencher| {
+                    bencher.iter(|| {
+                        par_matmul(a.view(), &b, out.view_mut(), Epilogue::None);
+                        black_box(&out);
+                    });
                 });
-            });
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::kernels::activation::Activation;
 
 /// Buckets of the relative-position table. The reference always sorts distances into 32 buckets, whatever
 /// `relative_attention_num_buckets` says, and no published model has another number.
@@ -46,28 +47,6 @@ pub struct Config {
     pub layer_norm_eps: f32,
     /// Rows of the position table; two more than the longest text (see [`Config::max_tokens`]).
     pub max_position_embeddings: usize,
-}
-
-/// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense module's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Activation {
-    /// `x`: torch's `Identity`.
-    Identity,
-    /// `x · ½ (1 + erf(x / √2))`: `gelu`, `gelu_python`.
-    Gelu,
-    /// `½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))`: `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`.
-    GeluTanh,
-    /// `max(x, 0)`: `relu`.
-    Relu,
-    /// `x` where positive, else `0.01 x`: torch's `LeakyReLU`.
-    LeakyRelu,
-    /// `x / (1 + e⁻ˣ)`: `silu`, `swish`.
-    Silu,
-    /// `1 / (1 + e⁻ˣ)`: torch's `Sigmoid`.
-    Sigmoid,
-    /// `tanh(x)`: `tanh`.
-    Tanh,
 }
 
 impl Activation {

@@ -57,7 +57,8 @@ pub use sentence::{
 
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, Weights};
-pub use config::{Activation, Config};
+pub use config::Config;
+pub use kernels::activation::Activation;
 pub use kernels::isa::Isa;
 pub use pooling::{Pooling, PoolingMode};
 pub use similarity::Similarity;

@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::kernels::gemm::matmul;
+use crate::kernels::gemm::{PackedMatrix, matmul};
+use crate::kernels::isa::Isa;
 use crate::similarity::normalized;
 
 /// Queries and corpus rows scored at once: the scores, 64 × 4096, are 1 MiB, and each corpus row that is read serves 64
@@ -79,7 +80,9 @@ fn best_of_chunk(
     top_k: usize,
 ) -> Vec<Vec<Hit>> {
     let mut scores = Array2::zeros((queries.nrows(), rows.nrows()));
-    matmul(1.0, queries, normalized(&rows).view(), &mut scores.view_mut());
+    let mut packed = PackedMatrix::empty(Isa::best());
+    packed.repack(normalized(&rows).view());
+    matmul(1.0, queries, &packed, &mut scores.view_mut());
     let best = |scores: ndarray::ArrayView1<f32>| {
         let hit = |(j, &score)| Hit { corpus_id: first + j, score };
         keep_best(scores.iter().enumerate().map(hit).collect(), top_k)

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 
 use crate::error::{Error, Result};
-use crate::kernels::gemm::par_matmul;
+use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
+use crate::kernels::isa::Isa;
 
 /// A similarity function, by the names of `similarity_fn_name` in `config_sentence_transformers.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -89,7 +90,8 @@ pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
-    par_matmul(a.view(), b.view(), scores.view_mut(), |_, _| {});
+    let b = PackedMatrix::new(Isa::best(), b.view());
+    par_matmul(a.view(), &b, scores.view_mut(), Epilogue::None);
     scores
 }
 

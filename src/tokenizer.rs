@@ -208,7 +208,8 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The text that `ids` stand for, as far as it can be had back: lower-cased, without accents.
+    /// The text that `ids` stand for, as far as it can be had back: lower-cased, without accents, with the spaces before
+    /// punctuation and inside contractions taken out as `transformers` does it.
     ///
     /// # Errors
     ///
@@ -216,6 +217,7 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         self.inner
             .decode(ids, skip_special_tokens)
+            .map(|text| clean_up(&text))
             .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() })
     }
 
@@ -271,6 +273,14 @@ impl Tokenizer {
             self.inner.encode_fast(text, false)
         }
     }
+}
+
+/// `clean_up_tokenization` of `transformers`: the decoder of `tokenizers` does the same token by token, and so does not see
+/// a contraction, which is three tokens.
+fn clean_up(text: &str) -> String {
+    [" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"]
+        .iter()
+        .fold(text.to_owned(), |text, spaced| text.replace(spaced, spaced.trim()))
 }
 
 /// `tokenizer_config.json`, as far as a tokenizer built from `vocab.txt` needs it.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::files::{Bytes, ModelFiles};
+use crate::kernels::isa::Isa;
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -179,7 +180,7 @@ impl<'a> Checkpoint<'a> {
     /// The root of all names.
     #[must_use]
     pub fn root(&self) -> Weights<'_> {
-        Weights { checkpoint: self, prefix: String::new() }
+        Weights { checkpoint: self, prefix: String::new(), isa: Isa::best() }
     }
 
     /// The place of the MPNet encoder among the names. It is found by looking for the word embeddings under each
@@ -191,7 +192,7 @@ impl<'a> Checkpoint<'a> {
     pub fn encoder(&self) -> Result<Weights<'_>> {
         let found = PREFIXES.iter().find(|p| self.tensors.contains_key(&format!("{p}{PROBE}")));
         match found {
-            Some(prefix) => Ok(Weights { checkpoint: self, prefix: (*prefix).to_owned() }),
+            Some(prefix) => Ok(Weights { prefix: (*prefix).to_owned(), ..self.root() }),
             None => Err(self.missing(PROBE)),
         }
     }
@@ -276,13 +277,27 @@ fn is_plain_file_name(name: &str) -> bool {
 pub struct Weights<'c> {
     checkpoint: &'c Checkpoint<'c>,
     prefix: String,
+    isa: Isa,
 }
 
 impl Weights<'_> {
     /// The place `name` below this one.
     #[must_use]
     pub fn at(&self, name: &str) -> Self {
-        Self { checkpoint: self.checkpoint, prefix: format!("{}{name}.", self.prefix) }
+        Self { prefix: format!("{}{name}.", self.prefix), ..*self }
+    }
+
+    /// The same place, its weights to be packed for `isa` instead of the fastest instruction set there is.
+    #[must_use]
+    pub fn on(mut self, isa: Isa) -> Self {
+        self.isa = isa;
+        self
+    }
+
+    /// The instruction set that what is loaded from here runs on.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// Whether there is a tensor `name` here.

@@ -2,16 +2,26 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512, Kernel};
+use super::simd::{EveryIsa, Scalar};
 use crate::error::{Error, Result};
 
-/// An instruction set that the kernels can run on.
+/// An instruction set that the kernels can run on: one that this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Isa {
-    /// Plain Rust over the `matrixmultiply` crate, on every machine. (That crate has vector kernels of its own, which it
-    /// chooses when it runs.)
-    Scalar,
+    /// `scalar`: plain Rust over the `matrixmultiply` crate, on every machine. (That crate has vector kernels of its own,
+    /// which it chooses when it runs.)
+    Scalar(Scalar),
+    /// `avx2`: AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// `avx512`: AVX-512 F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 /// The environment variable that forces an instruction set.
@@ -21,7 +31,23 @@ impl Isa {
     /// Every instruction set that this build has and this machine can run, the fastest last.
     #[must_use]
     pub fn available() -> &'static [Self] {
-        &[Self::Scalar]
+        static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
+        AVAILABLE.get_or_init(|| {
+            #[allow(unused_mut, reason = "nothing is added on other architectures")]
+            let mut available = vec![Self::Scalar(Scalar)];
+            #[cfg(target_arch = "x86_64")]
+            {
+                available.extend(Avx2::detect().map(Self::Avx2));
+                available.extend(Avx512::detect().map(Self::Avx512));
+            }
+            available
+        })
+    }
+
+    /// The fastest of [`available`](Self::available).
+    #[must_use]
+    pub fn best() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Scalar(Scalar))
     }
 
     /// The instruction set that `MPNET_ISA` forces, or the fastest available one if the variable is not set.
@@ -31,7 +57,7 @@ impl Isa {
     /// [`Error::Option`] if the variable names an instruction set that does not exist or is not available.
     pub fn detect() -> Result<Self> {
         match std::env::var_os(VARIABLE) {
-            None => Ok(Self::Scalar),
+            None => Ok(Self::best()),
             Some(name) => parse(&name.to_string_lossy(), VARIABLE),
         }
     }
@@ -40,7 +66,38 @@ impl Isa {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Scalar => "scalar",
+            Self::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Runs `kernel` compiled for this instruction set.
+    #[inline]
+    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the blocks")]
+    pub(crate) fn run<K: EveryIsa>(self, kernel: K) {
+        match self {
+            Self::Scalar(simd) => kernel.run(simd),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => {
+                #[target_feature(enable = "avx2,fma")]
+                fn with_avx2<K: Kernel<Avx2>>(kernel: K, simd: Avx2) {
+                    kernel.run(simd)
+                }
+                // SAFETY: an `Avx2` exists only where both features were detected (`Avx2::detect`).
+                unsafe { with_avx2(kernel, simd) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn with_avx512<K: Kernel<Avx512>>(kernel: K, simd: Avx512) {
+                    kernel.run(simd)
+                }
+                // SAFETY: an `Avx512` exists only where all of these were detected (`Avx512::detect`).
+                unsafe { with_avx512(kernel, simd) }
+            }
         }
     }
 }
@@ -63,7 +120,7 @@ fn parse(name: &str, option: &'static str) -> Result<Isa> {
     let available = Isa::available();
     available.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
         let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
-        let problem = format!("`{name}` is not available here; {} is", names.join(", "));
+        let problem = format!("`{name}` is not available on this machine; {} is", names.join(", "));
         Error::Option { option, problem }
     })
 }
@@ -75,6 +132,7 @@ mod tests {
     #[test]
     fn names_round_trip_and_others_are_refused() {
         for &isa in Isa::available() {
+            println!("available: {isa}");
             assert_eq!(isa.to_string().parse::<Isa>().unwrap(), isa);
         }
         let error = "sse9".parse::<Isa>().unwrap_err().to_string();

@@ -1,5 +1,7 @@
 //! Layer normalisation of one row.
 
+use super::isa::Isa;
+use super::simd::{Kernel, Simd};
 use super::sum;
 
 /// Normalises `row` in place to zero mean and unit variance, then scales and shifts it:
@@ -16,7 +18,7 @@ use super::sum;
 /// # Panics
 ///
 /// If the three lengths differ.
-pub fn layer_norm(row: &mut [f32], gain: &[f32], bias: &[f32], eps: f32) {
+pub fn layer_norm(isa: Isa, row: &mut [f32], gain: &[f32], bias: &[f32], eps: f32) {
     assert!(
         row.len() == gain.len() && row.len() == bias.len(),
         "layer_norm: a row of {} values, {} gains, {} biases",
@@ -24,12 +26,27 @@ pub fn layer_norm(row: &mut [f32], gain: &[f32], bias: &[f32], eps: f32) {
         gain.len(),
         bias.len()
     );
-    let scale = 1.0 / row.len() as f32;
-    let mean = sum(row, |x| x) * scale;
-    let variance = sum(row, |x| (x - mean) * (x - mean)) * scale;
-    let inverse = 1.0 / (variance + eps).sqrt();
-    for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
-        *x = (*x - mean) * inverse * gain + bias;
+    isa.run(LayerNorm { row, gain, bias, eps });
+}
+
+struct LayerNorm<'a> {
+    row: &'a mut [f32],
+    gain: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+}
+
+impl<S: Simd> Kernel<S> for LayerNorm<'_> {
+    #[inline(always)]
+    fn run(self, simd: S) {
+        let Self { row, gain, bias, eps } = self;
+        let scale = 1.0 / row.len() as f32;
+        let mean = sum(row, |x| x) * scale;
+        let variance = sum(row, |x| (x - mean) * (x - mean)) * scale;
+        let inverse = 1.0 / (variance + eps).sqrt();
+        for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
+            *x = simd.mul_add((*x - mean) * inverse, *gain, *bias);
+        }
     }
 }
 
@@ -39,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agrees_with_f64_for_every_width_around_the_lanes() {
+    fn every_isa_agrees_with_f64_for_every_width_around_the_lanes() {
         for d in [1, 2, 15, 16, 17, 31, 32, 33, 768, 769] {
             let row: Vec<f32> = (0..d).map(|i| 5.0 + (i as f32 * 0.37).sin()).collect();
             let gain: Vec<f32> = (0..d).map(|i| 1.0 + 0.1 * (i as f32).cos()).collect();
@@ -53,18 +70,22 @@ mod tests {
             let root = (variance + f64::from(eps)).sqrt();
             let want: Vec<f64> = (0..d).map(|i| (x[i] - mean) / root * g[i] + b[i]).collect();
 
-            let mut got = row;
-            layer_norm(&mut got, &gain, &bias, eps);
-            // The mean is near 5 and the spread near 1: rounding the mean to f32 (2.4e-7) and the differences is all
-            // that is lost, a few times over.
-            assert_close(&got, &want, 3e-6);
+            for &isa in Isa::available() {
+                let mut got = row.clone();
+                layer_norm(isa, &mut got, &gain, &bias, eps);
+                // The mean is near 5 and the spread near 1: rounding the mean to f32 (2.4e-7) and the differences is
+                // all that is lost, a few times over.
+                assert_close(&got, &want, 3e-6);
+            }
         }
     }
 
     #[test]
     fn a_constant_row_becomes_the_bias() {
-        let mut row = [3.0; 5];
-        layer_norm(&mut row, &[2.0; 5], &[0.5; 5], 1e-5);
-        assert_eq!(row, [0.5; 5]);
+        for &isa in Isa::available() {
+            let mut row = [3.0; 5];
+            layer_norm(isa, &mut row, &[2.0; 5], &[0.5; 5], 1e-5);
+            assert_eq!(row, [0.5; 5]);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The arithmetic: slices and views in and out, knowing nothing of models.
 //!
-//! Matrix products go through [`gemm`], so that another instruction set is added there and nowhere above. The row
-//! kernels ([`softmax`], [`layer_norm()`], [`activation`]) are plain loops over a fixed number of lanes, which the
-//! compiler turns into vector instructions.
+//! [`isa::Isa`] says which instruction set; every kernel takes one. The row kernels ([`softmax()`], [`layer_norm()`],
+//! [`activation`]) are loops over a fixed number of lanes, written once and compiled for each instruction set ([`simd`]).
+//! Matrix products ([`gemm`]) differ more, so there each instruction set has a *tile* of its own.
 //!
 //! Every sum runs in an order that depends on its length alone, never on where a row stands, how many rows there are
 //! or how many threads work: the same text gives the same bits in any batch.
@@ -11,6 +11,7 @@ pub mod activation;
 pub mod gemm;
 pub mod isa;
 mod layer_norm;
+pub mod simd;
 mod softmax;
 
 pub use layer_norm::layer_norm;

@@ -1,5 +1,7 @@
 //! Softmax of one row of attention scores, with the position bias added on the way.
 
+use super::isa::Isa;
+use super::simd::{Kernel, Simd};
 use super::{LANES, fold, sum};
 
 /// Replaces the scores in `row` by `softmax(row + bias)`:
@@ -13,22 +15,36 @@ use super::{LANES, fold, sum};
 /// # Panics
 ///
 /// If the lengths differ.
-pub fn softmax(row: &mut [f32], bias: &[f32]) {
+pub fn softmax(isa: Isa, row: &mut [f32], bias: &[f32]) {
     assert_eq!(row.len(), bias.len(), "softmax: one bias for each score");
-    for (x, b) in row.iter_mut().zip(bias) {
-        *x += b;
-    }
-    let max = max(row);
-    for x in &mut *row {
-        *x = exp(*x - max);
-    }
-    // At least the largest score contributes exp(0) = 1, so this never divides by 0.
-    let scale = 1.0 / sum(row, |x| x);
-    for x in row {
-        *x *= scale;
+    isa.run(Softmax { row, bias });
+}
+
+struct Softmax<'a> {
+    row: &'a mut [f32],
+    bias: &'a [f32],
+}
+
+impl<S: Simd> Kernel<S> for Softmax<'_> {
+    #[inline(always)]
+    fn run(self, simd: S) {
+        let Self { row, bias } = self;
+        for (x, b) in row.iter_mut().zip(bias) {
+            *x += b;
+        }
+        let max = max(row);
+        for x in &mut *row {
+            *x = exp(simd, *x - max);
+        }
+        // At least the largest score contributes exp(0) = 1, so this never divides by 0.
+        let scale = 1.0 / sum(row, |x| x);
+        for x in row {
+            *x *= scale;
+        }
     }
 }
 
+#[inline(always)]
 fn max(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, tail) = row.as_chunks::<LANES>();
@@ -48,7 +64,7 @@ fn max(row: &[f32]) -> f32 {
 /// `eˣ = 2ⁿ · eʳ` with `n = round(x / ln 2)` and `|r| ≤ ½ ln 2`, where `eʳ` is its Taylor polynomial of degree 7
 /// (the next term is below 6·10⁻⁹). Free of branches, so that a loop over it is vectorised.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, which then is in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has so few bits that n times it is exact.
@@ -58,17 +74,17 @@ pub(super) fn exp(x: f32) -> f32 {
     const SMALLEST: f32 = -87.0;
 
     let clamped = x.max(SMALLEST);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let shifted = simd.mul_add(clamped, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = (clamped - n * LN_2_HIGH) - n * LN_2_LOW;
+    let r = simd.mul_add(-n, LN_2_LOW, simd.mul_add(-n, LN_2_HIGH, clamped));
     let mut p = 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
+    p = simd.mul_add(p, r, 1.0 / 720.0);
+    p = simd.mul_add(p, r, 1.0 / 120.0);
+    p = simd.mul_add(p, r, 1.0 / 24.0);
+    p = simd.mul_add(p, r, 1.0 / 6.0);
+    p = simd.mul_add(p, r, 0.5);
     // 1 + r + r²·p, the largest term last.
-    let power = (r * r * p + r) + 1.0;
+    let power = simd.mul_add(r * r, p, r) + 1.0;
     // n + 127 becomes the exponent: the shift drops the upper bits of ROUND.
     let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < SMALLEST { 0.0 } else { power * scale }
@@ -79,25 +95,40 @@ mod tests {
     use super::super::assert_close;
     use super::*;
 
+    /// `exp` as a kernel, over a row.
+    struct Exp<'a>(&'a mut [f32]);
+
+    impl<S: Simd> Kernel<S> for Exp<'_> {
+        #[inline(always)]
+        fn run(self, simd: S) {
+            for x in self.0 {
+                *x = exp(simd, *x);
+            }
+        }
+    }
+
     #[test]
     fn exp_over_its_whole_range() {
         // Every 61st float from 0 down to −87.
         let bits = (0.0_f32).to_bits()..=(87.0_f32).to_bits();
-        for bits in bits.step_by(61) {
-            let x = -f32::from_bits(bits);
-            let want = f64::from(x).exp();
-            let ulp = f64::from(f32::EPSILON) * 2.0_f64.powi(want.log2().floor() as i32);
-            let error = (f64::from(exp(x)) - want).abs() / ulp;
-            assert!(error <= 1.5, "exp({x}) is off by {error} ulp");
+        let points: Vec<f32> = bits.step_by(61).map(|bits| -f32::from_bits(bits)).collect();
+        for &isa in Isa::available() {
+            let mut got = points.clone();
+            isa.run(Exp(&mut got));
+            for (got, &x) in got.iter().zip(&points) {
+                let want = f64::from(x).exp();
+                let ulp = f64::from(f32::EPSILON) * 2.0_f64.powi(want.log2().floor() as i32);
+                let error = (f64::from(*got) - want).abs() / ulp;
+                assert!(error <= 1.5, "{isa}: exp({x}) is off by {error} ulp");
+            }
+            let mut ends = [0.0, -87.1, f32::MIN, f32::NEG_INFINITY];
+            isa.run(Exp(&mut ends));
+            assert_eq!(ends, [1.0, 0.0, 0.0, 0.0], "{isa}");
         }
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-87.1), 0.0);
-        assert_eq!(exp(f32::MIN), 0.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
     }
 
     #[test]
-    fn agrees_with_f64_for_every_length_around_the_lanes() {
+    fn every_isa_agrees_with_f64_for_every_length_around_the_lanes() {
         for t in [1, 2, 15, 16, 17, 31, 32, 33, 384, 512] {
             let scores: Vec<f32> = (0..t).map(|j| 9.0 * (j as f32 * 0.7).sin()).collect();
             let bias: Vec<f32> = (0..t).map(|j| 3.0 * (j as f32 * 1.3).cos()).collect();
@@ -105,16 +136,20 @@ mod tests {
             let max = sums.iter().copied().fold(f64::MIN, f64::max);
             let total: f64 = sums.iter().map(|s| (s - max).exp()).sum();
             let want: Vec<f64> = sums.iter().map(|s| (s - max).exp() / total).collect();
-            let mut row = scores;
-            softmax(&mut row, &bias);
-            assert_close(&row, &want, 4e-7);
+            for &isa in Isa::available() {
+                let mut row = scores.clone();
+                softmax(isa, &mut row, &bias);
+                assert_close(&row, &want, 4e-7);
+            }
         }
     }
 
     #[test]
     fn a_far_lower_score_counts_nothing() {
-        let mut row = [0.0, -1e30, f32::MIN];
-        softmax(&mut row, &[0.0; 3]);
-        assert_eq!(row, [1.0, 0.0, 0.0]);
+        for &isa in Isa::available() {
+            let mut row = [0.0, -1e30, f32::MIN];
+            softmax(isa, &mut row, &[0.0; 3]);
+            assert_eq!(row, [1.0, 0.0, 0.0]);
+        }
     }
 }

@@ -10,7 +10,8 @@ use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::gemm::matmul;
+use crate::kernels::gemm::{PackedMatrix, matmul};
+use crate::kernels::isa::Isa;
 use crate::kernels::softmax;
 use crate::nn::{LayerNorm, Linear};
 
@@ -29,6 +30,7 @@ pub(super) struct SelfAttention {
     output: Linear,
     norm: LayerNorm,
     heads: usize,
+    isa: Isa,
 }
 
 /// One head's queries, keys and values of one text, `[T, K]` each.
@@ -43,12 +45,14 @@ struct Head<'a> {
 impl SelfAttention {
     pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
         let d = config.hidden_size;
-        let projection = |name| Linear::load(&w.at("attn").at(name), d, d);
+        let attn = w.at("attn");
+        let (q, k, v) = (attn.at("q"), attn.at("k"), attn.at("v"));
         Ok(Self {
-            query_key_value: Linear::stack(&[projection("q")?, projection("k")?, projection("v")?]),
-            output: projection("o")?,
+            query_key_value: Linear::load_stacked(&[&q, &k, &v], d, d)?,
+            output: Linear::load(&attn.at("o"), d, d)?,
             norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
             heads: config.num_attention_heads,
+            isa: w.isa(),
         })
     }
 
@@ -61,9 +65,13 @@ impl SelfAttention {
     ) -> Array2<f32> {
         let qkv = self.query_key_value.forward(x); // [N, 3 D]
         let mut context = Array2::zeros(x.dim()); // [N, D]
-        self.pieces(&mut context, batch).into_par_iter().for_each(|(tokens, head, out)| {
-            attend(self.head(&qkv, tokens, head), bias, out);
-        });
+        let scratch = || Scratch::new(self.isa);
+        self.pieces(&mut context, batch).into_par_iter().for_each_init(
+            scratch,
+            |scratch, (tokens, head, out)| {
+                scratch.attend(self.head(&qkv, tokens, head), bias, out);
+            },
+        );
         self.norm.forward_sum(self.output.forward(context.view()), x)
     }
 
@@ -77,9 +85,11 @@ impl SelfAttention {
         let qkv = self.query_key_value.forward(x);
         let of_text = |tokens: Range<usize>| {
             let mut scores = Array3::zeros((self.heads, tokens.len(), tokens.len()));
-            scores.axis_iter_mut(Axis(0)).enumerate().for_each(|(head, mut scores)| {
-                attention_scores(self.head(&qkv, tokens.clone(), head), 0, bias, &mut scores);
-            });
+            for (head, mut scores) in scores.axis_iter_mut(Axis(0)).enumerate() {
+                let head = self.head(&qkv, tokens.clone(), head);
+                let keys = PackedMatrix::new(self.isa, head.k);
+                probabilities(self.isa, head, &keys, 0, bias, &mut scores);
+            }
             scores
         };
         batch.ranges().map(of_text).collect()
@@ -117,31 +127,55 @@ impl SelfAttention {
     }
 }
 
-/// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the scores stay in cache.
-fn attend(head: Head, bias: &PositionBias, mut out: ArrayViewMut2<f32>) {
-    let t = head.q.nrows();
-    let mut buffer = Array2::zeros((QUERIES.min(t), t));
-    for first in (0..t).step_by(QUERIES) {
-        let queries = first..(first + QUERIES).min(t);
-        let mut scores = buffer.slice_mut(s![..queries.len(), ..]);
-        attention_scores(head, first, bias, &mut scores);
-        let mut rows = out.slice_mut(s![queries, ..]);
-        matmul(1.0, scores.view(), head.v.t(), &mut rows);
+/// What a thread needs to attend with, used again for each text and head.
+struct Scratch {
+    isa: Isa,
+    /// `[T, K]`
+    keys: PackedMatrix,
+    /// `[K, T]`
+    values: PackedMatrix,
+    /// `[QUERIES, T]`
+    scores: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(isa: Isa) -> Self {
+        let empty = || PackedMatrix::empty(isa);
+        Self { isa, keys: empty(), values: empty(), scores: Vec::new() }
+    }
+
+    /// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the scores stay in cache.
+    fn attend(&mut self, head: Head, bias: &PositionBias, mut out: ArrayViewMut2<f32>) {
+        let t = head.q.nrows();
+        self.keys.repack(head.k);
+        self.values.repack(head.v.t());
+        self.scores.resize(QUERIES * t, 0.0);
+        for first in (0..t).step_by(QUERIES) {
+            let rows = QUERIES.min(t - first);
+            let scores = &mut self.scores[..rows * t];
+            let mut scores =
+                ArrayViewMut2::from_shape((rows, t), scores).expect("as long as it is wide");
+            probabilities(self.isa, head, &self.keys, first, bias, &mut scores);
+            let mut out = out.slice_mut(s![first..first + rows, ..]);
+            matmul(1.0, scores.view(), &self.values, &mut out);
+        }
     }
 }
 
-/// The attention probabilities of as many queries as `scores` has rows, beginning with query `first`.
-fn attention_scores(
+/// The attention probabilities of as many queries as `out` has rows, beginning with query `first`; `out: [_, T]`.
+fn probabilities(
+    isa: Isa,
     head: Head,
+    keys: &PackedMatrix,
     first: usize,
     bias: &PositionBias,
-    scores: &mut ArrayViewMut2<f32>,
+    out: &mut ArrayViewMut2<f32>,
 ) {
-    let (rows, t) = scores.dim();
+    let (rows, t) = out.dim();
     let scale = 1.0 / (head.q.ncols() as f32).sqrt();
-    matmul(scale, head.q.slice(s![first..first + rows, ..]), head.k, scores);
-    for (i, row) in scores.rows_mut().into_iter().enumerate() {
+    matmul(scale, head.q.slice(s![first..first + rows, ..]), keys, out);
+    for (i, row) in out.rows_mut().into_iter().enumerate() {
         let row = row.into_slice().expect("rows of the scores are contiguous");
-        softmax(row, bias.row(head.index, first + i, t));
+        softmax(isa, row, bias.row(head.index, first + i, t));
     }
 }

@@ -6,8 +6,9 @@ use super::attention::SelfAttention;
 use super::position_bias::PositionBias;
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
-use crate::config::{Activation, Config};
+use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 use crate::nn::{LayerNorm, Linear};
 
 /// Self-attention, then a feed-forward network; each adds its input back and normalises the sum ("post-norm", as in

@@ -4,8 +4,9 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
-use crate::config::{Activation, Config};
+use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 
 /// BERT's pooler. Sentence-embedding checkpoints carry one, which nothing has trained.

@@ -5,6 +5,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use crate::checkpoint::Weights;
 use crate::error::Result;
+use crate::kernels::isa::Isa;
 use crate::kernels::layer_norm;
 
 /// Rows normalised by one task: some 50 µs of work at the width of the base model.
@@ -18,6 +19,7 @@ pub(crate) struct LayerNorm {
     /// `[D]`
     bias: Array1<f32>,
     eps: f32,
+    isa: Isa,
 }
 
 impl LayerNorm {
@@ -25,7 +27,7 @@ impl LayerNorm {
     pub(crate) fn load(w: &Weights, d: usize, eps: f32) -> Result<Self> {
         let old = w.has("gamma") && !w.has("weight");
         let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
-        Ok(Self { gain: w.vector(gain, d)?, bias: w.vector(bias, d)?, eps })
+        Ok(Self { gain: w.vector(gain, d)?, bias: w.vector(bias, d)?, eps, isa: w.isa() })
     }
 
     /// Normalises each row of `x: [N, D]`.
@@ -54,7 +56,7 @@ impl LayerNorm {
 
     fn normalise(&self, row: &mut [f32]) {
         let gain = self.gain.as_slice().expect(CONTIGUOUS);
-        layer_norm(row, gain, self.bias.as_slice().expect(CONTIGUOUS), self.eps);
+        layer_norm(self.isa, row, gain, self.bias.as_slice().expect(CONTIGUOUS), self.eps);
     }
 }
 

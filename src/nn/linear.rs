@@ -2,17 +2,16 @@
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
 
-use super::activate;
 use crate::checkpoint::Weights;
-use crate::config::Activation;
 use crate::error::Result;
-use crate::kernels::gemm::par_matmul;
+use crate::kernels::activation::Activation;
+use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 
 /// A linear layer, `in` → `out`.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
-    /// `[out, in]`, as checkpoints store it.
-    weight: Array2<f32>,
+    /// `[out, in]`
+    weight: PackedMatrix,
     /// `[out]`
     bias: Array1<f32>,
 }
@@ -20,26 +19,33 @@ pub(crate) struct Linear {
 impl Linear {
     /// Reads `weight` `[output, input]` and `bias` `[output]`.
     pub(crate) fn load(w: &Weights, input: usize, output: usize) -> Result<Self> {
-        Ok(Self { weight: w.matrix("weight", output, input)?, bias: w.vector("bias", output)? })
+        Self::load_stacked(&[w], input, output)
     }
 
     /// As [`Linear::load`], with a bias of zeros.
     pub(crate) fn load_without_bias(w: &Weights, input: usize, output: usize) -> Result<Self> {
-        Ok(Self { weight: w.matrix("weight", output, input)?, bias: Array1::zeros(output) })
+        let weight = w.matrix("weight", output, input)?;
+        Ok(Self { weight: PackedMatrix::new(w.isa(), weight.view()), bias: Array1::zeros(output) })
     }
 
-    /// One layer whose output is the outputs of `layers` one after another: one product instead of several.
+    /// One layer whose output is the outputs of several, `[output]` each, one after another: one product instead of
+    /// several.
     ///
     /// # Panics
     ///
-    /// If the layers' inputs differ in width.
-    pub(crate) fn stack(layers: &[Self]) -> Self {
-        let weights: Vec<_> = layers.iter().map(|layer| layer.weight.view()).collect();
-        let biases: Vec<_> = layers.iter().map(|layer| layer.bias.view()).collect();
-        Self {
-            weight: concatenate(Axis(0), &weights).expect("stacked layers have one input"),
+    /// If `layers` is empty.
+    pub(crate) fn load_stacked(layers: &[&Weights], input: usize, output: usize) -> Result<Self> {
+        let read =
+            |w: &&Weights| Ok((w.matrix("weight", output, input)?, w.vector("bias", output)?));
+        let parts: Vec<(Array2<f32>, Array1<f32>)> =
+            layers.iter().map(read).collect::<Result<_>>()?;
+        let weights: Vec<_> = parts.iter().map(|(weight, _)| weight.view()).collect();
+        let biases: Vec<_> = parts.iter().map(|(_, bias)| bias.view()).collect();
+        let weight = concatenate(Axis(0), &weights).expect("all have `input` columns");
+        Ok(Self {
+            weight: PackedMatrix::new(layers[0].isa(), weight.view()),
             bias: concatenate(Axis(0), &biases).expect("vectors always fit"),
-        }
+        })
     }
 
     /// `x: [N, in]` → `[N, out]`
@@ -54,15 +60,9 @@ impl Linear {
         x: ArrayView2<f32>,
         activation: Activation,
     ) -> Array2<f32> {
-        let mut out = Array2::zeros((x.nrows(), self.weight.nrows()));
+        let mut out = Array2::zeros((x.nrows(), self.weight.columns()));
         let bias = self.bias.as_slice().expect("read as one contiguous row");
-        par_matmul(x, self.weight.view(), out.view_mut(), |row, column| {
-            let length = row.len();
-            for (y, b) in row.iter_mut().zip(&bias[column..column + length]) {
-                *y += b;
-            }
-            activate(activation, row);
-        });
+        par_matmul(x, &self.weight, out.view_mut(), Epilogue::Bias(bias, activation));
         out
     }
 }

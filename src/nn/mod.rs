@@ -1,9 +1,7 @@
-//! The blocks of any transformer: [`Linear`], [`LayerNorm`], activations.
+//! The blocks of any transformer: [`Linear`], [`LayerNorm`].
 
-mod activation;
 mod layer_norm;
 mod linear;
 
-pub(crate) use activation::activate;
 pub(crate) use layer_norm::LayerNorm;
 pub(crate) use linear::Linear;

@@ -94,7 +94,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             });
         }
         self.files.check()?;
-        let mut pipeline = Pipeline::read(&self.files)?;
+        let mut pipeline = Pipeline::read(&self.files, isa)?;
         self.override_modules(&mut pipeline)?;
         let settings = Settings::read(&self.files, pipeline.dim)?;
         let (folder, config) = (pipeline.folder.as_str(), &pipeline.config);
@@ -109,7 +109,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             },
             || {
                 let checkpoint = Checkpoint::from_files(&self.files, folder)?;
-                let model = Mpnet::load(&checkpoint.encoder()?, config)?;
+                let model = Mpnet::load(&checkpoint.encoder()?.on(isa), config)?;
                 checkpoint.warn_of_unused();
                 Ok::<_, Error>(model)
             },

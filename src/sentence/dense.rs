@@ -4,9 +4,10 @@ use ndarray::Array2;
 use serde::Deserialize;
 
 use crate::checkpoint::Checkpoint;
-use crate::config::Activation;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+use crate::kernels::activation::Activation;
+use crate::kernels::isa::Isa;
 use crate::nn::Linear;
 
 /// `activation(x · Wᵀ + b)`, and `x` added if the module has a residual path.
@@ -39,7 +40,7 @@ struct RawDense {
 
 impl Dense {
     /// Reads `config.json` and the weights in `folder`, for an input of width `input`.
-    pub(super) fn load(files: &ModelFiles, folder: &str, input: usize) -> Result<Self> {
+    pub(super) fn load(files: &ModelFiles, folder: &str, input: usize, isa: Isa) -> Result<Self> {
         let name = format!("{folder}config.json");
         let raw: RawDense = match files.json(&name)? {
             Some(raw) => raw,
@@ -76,7 +77,7 @@ impl Dense {
             return Err(wrong("activation_function", problem));
         };
         let checkpoint = Checkpoint::from_files(files, folder)?;
-        let (w, output) = (checkpoint.root(), raw.out_features);
+        let (w, output) = (checkpoint.root().on(isa), raw.out_features);
         let linear = if raw.bias.unwrap_or(true) {
             Linear::load(&w.at("linear"), input, output)?
         } else {

@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+use crate::kernels::isa::Isa;
 use crate::nn::LayerNorm;
 use crate::pooling::Pooling;
 use crate::similarity::Similarity;
@@ -81,7 +82,7 @@ impl Entry {
 }
 
 impl Pipeline {
-    pub(super) fn read(files: &ModelFiles) -> Result<Self> {
+    pub(super) fn read(files: &ModelFiles, isa: Isa) -> Result<Self> {
         let Some(entries) = files.json::<Vec<Entry>>(MODULES)? else {
             return Self::plain(files);
         };
@@ -110,14 +111,14 @@ impl Pipeline {
             match entry.kind() {
                 "Normalize" => modules.push(Module::Normalize),
                 "Dense" => {
-                    let dense = Dense::load(files, &folder, dim)?;
+                    let dense = Dense::load(files, &folder, dim, isa)?;
                     dim = dense.output();
                     modules.push(Module::Dense(dense));
                 }
                 "LayerNorm" => {
                     let checkpoint = Checkpoint::from_files(files, &folder)?;
                     // torch's own default; the module's configuration has no field for it.
-                    let norm = LayerNorm::load(&checkpoint.root().at("norm"), dim, 1e-5)?;
+                    let norm = LayerNorm::load(&checkpoint.root().on(isa).at("norm"), dim, 1e-5)?;
                     modules.push(Module::LayerNorm(norm));
                 }
                 // Only active in training.

@@ -1,0 +1,67 @@
+//! The Avx2 tile: 6 rows × 2 registers of 8 lanes.
+
+use std::arch::x86_64::*;
+
+use super::Tile;
+use crate::kernels::simd::Avx2;
+
+const LANES: usize = 8;
+/// Registers a row.
+const WIDTH: usize = 2;
+const COLUMNS: usize = WIDTH * LANES;
+
+impl Tile for Avx2 {
+    /// 12 sums, 2 registers of `b` and one of `a`: 15 of the 16 there are.
+    const ROWS: usize = 6;
+    const COLUMNS: usize = COLUMNS;
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
+    fn tile<const M: usize>(self, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
+        assert!(
+            a.len() * COLUMNS == b.len() * M
+                && b.len().is_multiple_of(COLUMNS)
+                && c.len() == M * COLUMNS,
+            "tile: {} and {} values into {} by {COLUMNS}",
+            a.len(),
+            b.len(),
+            c.len()
+        );
+        // SAFETY: an `Avx2` exists only where its features were detected.
+        unsafe { tile::<M>(a, b, c, accumulate) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
+fn tile<const M: usize>(a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
+    let (c, _) = c.as_chunks_mut::<COLUMNS>();
+    let mut sums = [[_mm256_setzero_ps(); WIDTH]; M];
+    if accumulate {
+        for (sums, c) in sums.iter_mut().zip(c.iter()) {
+            for (w, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: `c` has WIDTH · LANES values, of which these are LANES from w · LANES on.
+                *sum = unsafe { _mm256_loadu_ps(c.as_ptr().add(w * LANES)) };
+            }
+        }
+    }
+    let (a, _) = a.as_chunks::<M>();
+    let (b, _) = b.as_chunks::<COLUMNS>();
+    for (a, b) in a.iter().zip(b) {
+        // SAFETY: as above, for `b`.
+        let b: [_; WIDTH] =
+            std::array::from_fn(|w| unsafe { _mm256_loadu_ps(b.as_ptr().add(w * LANES)) });
+        for (sums, &a) in sums.iter_mut().zip(a) {
+            let a = _mm256_set1_ps(a);
+            for (sum, &b) in sums.iter_mut().zip(&b) {
+                *sum = _mm256_fmadd_ps(a, b, *sum);
+            }
+        }
+    }
+    for (c, sums) in c.iter_mut().zip(&sums) {
+        for (w, &sum) in sums.iter().enumerate() {
+            // SAFETY: as above; nothing else refers to `c` while it is borrowed.
+            unsafe { _mm256_storeu_ps(c.as_mut_ptr().add(w * LANES), sum) };
+        }
+    }
+}

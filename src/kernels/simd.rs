@@ -1,0 +1,91 @@
+//! [`Simd`]: one body for every instruction set.
+//!
+//! A kernel is a plain loop over [`LANES`](super::LANES) lanes. [`Isa::run`](super::isa::Isa::run) compiles it once for each
+//! instruction set, inside a function that enables those instructions, where the compiler turns the lanes into registers.
+
+/// An instruction set at hand. A value can only be had by detection, so holding one is the proof that the machine has it.
+pub trait Simd: Copy + Send + Sync {
+    /// `a · b + c`, rounded once where the instruction set has a fused multiply-add, twice elsewhere.
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
+}
+
+/// A computation for the instruction set `S`: for any [`Simd`] where one body serves all, or for each by itself.
+pub trait Kernel<S> {
+    /// Mark it `#[inline(always)]`, and all that it calls: the body must be compiled inside the function of
+    /// [`Isa::run`](super::isa::Isa::run) that enables the instructions.
+    fn run(self, simd: S);
+}
+
+/// A kernel for every instruction set of this architecture.
+#[cfg(target_arch = "x86_64")]
+pub trait EveryIsa: Kernel<Scalar> + Kernel<Avx2> + Kernel<Avx512> {}
+#[cfg(target_arch = "x86_64")]
+impl<K: Kernel<Scalar> + Kernel<Avx2> + Kernel<Avx512>> EveryIsa for K {}
+
+/// A kernel for every instruction set of this architecture.
+#[cfg(not(target_arch = "x86_64"))]
+pub trait EveryIsa: Kernel<Scalar> {}
+#[cfg(not(target_arch = "x86_64"))]
+impl<K: Kernel<Scalar>> EveryIsa for K {}
+
+/// Plain Rust, on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scalar;
+
+impl Simd for Scalar {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        // Not `f32::mul_add`, which is a call into the C library where there is no such instruction.
+        a * b + c
+    }
+}
+
+/// AVX2 and FMA: 256-bit registers.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Avx2(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    /// If this machine has it.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        let there = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        there.then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Simd for Avx2 {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+/// AVX-512 F, BW, DQ and VL: 512-bit registers, 32 of them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Avx512(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// If this machine has it.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        let there = Avx2::detect().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        there.then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Simd for Avx512 {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
