@@ -1,4 +1,5 @@
-//! Matrix products at the shapes of the base model: `gemm/isa/M×K×N`, in floating-point operations a second.
+//! Matrix products at the shapes of the base model: `gemm/isa/M×K×N`, in floating-point operations a second. Prints first
+//! what the machine could do at most: multiply-adds in registers on as many threads as there are.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -6,11 +7,20 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mpnet::Isa;
 use mpnet::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
+use mpnet::kernels::peak::multiply_add_peak;
 use mpnet::ndarray::Array2;
 
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
     group.measurement_time(Duration::from_secs(3)).sample_size(10);
+    for &isa in Isa::available() {
+        let peaks: Vec<f64> =
+            rayon::broadcast(|_| multiply_add_peak(isa)).into_iter().flatten().collect();
+        if !peaks.is_empty() {
+            let total = peaks.iter().sum::<f64>() / 1e9;
+            println!("peak/{isa}: {total:.0} GFLOP/s on {} threads", peaks.len());
+        }
+    }
     // A query's and a batch's rows, through the four linear layers.
     for m in [13, 2048] {
         for (k, n) in [(768, 2304), (768, 768), (768, 3072), (3072, 768)] {

@@ -1,6 +1,6 @@
 """This crate beside other runtimes, in one run: same weights, same texts, same number of threads, taking turns.
 
-    python benches/peers/compare.py --model DIR [--threads 2] [--rounds 5] [--peers torch-f32,…] [--cases query,…]
+    python benches/peers/compare.py --model DIR [--threads 2] [--rounds 5] [--peers torch-f32,onnxruntime-f32,…] [--cases query,…]
 
 Sets up a virtual environment with the pinned requirements (in `target/peers`, or the one that VIRTUAL_ENV names),
 builds the example `throughput`, starts every runtime once as a process of its own and lets them take turns, case by
@@ -16,9 +16,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+PAUSE = 0.3
 CASES = ["query", "short128", "long384", "batch32x128", "mixed512"]
 
 
@@ -34,6 +36,8 @@ class Runtime:
         return line.strip()
 
     def seconds(self, case):
+        # The threads of the runtime that had its turn before may still be spinning, waiting for work.
+        time.sleep(PAUSE)
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
         return float(self.line())
@@ -61,13 +65,15 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", default="torch-f32")
+    parser.add_argument("--peers", default="torch-f32,onnxruntime-f32,openvino-f32")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--precision", default="f32")
+    parser.add_argument("--isa", help="force an instruction set of ours")
     options = parser.parse_args()
 
     subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "throughput"], cwd=ROOT, check=True)
     flags = ["--model", options.model, "--threads", str(options.threads), "--precision", options.precision]
+    flags += ["--isa", options.isa] if options.isa else []
     throughput = [str(ROOT / "target/release/examples/throughput"), *flags]
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as texts:
         printed = subprocess.run([*throughput, "--print-texts"], check=True, capture_output=True, text=True).stdout

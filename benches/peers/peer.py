@@ -21,7 +21,134 @@ def torch_f32(model, threads):
     return lambda texts: encoder.encode(texts, batch_size=32, show_progress_bar=False)
 
 
-PEERS = {"torch-f32": torch_f32}
+def torch_bf16(model, threads):
+    """The same under autocast."""
+    import torch
+
+    encode = torch_f32(model, threads)
+
+    def autocast(texts):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return encode(texts)
+
+    return autocast
+
+
+def onnx_file(model):
+    """The encoder as an ONNX file beside the virtual environment, exported once."""
+    import pathlib
+
+    import torch
+    from transformers import AutoModel
+
+    path = pathlib.Path(sys.prefix) / "peers" / "model.onnx"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        encoder = AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+        ids = torch.ones((2, 16), dtype=torch.long) * 5
+        torch.onnx.export(
+            encoder,
+            (ids, torch.ones_like(ids)),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["last_hidden_state"],
+            dynamic_axes={"input_ids": {0: "b", 1: "t"}, "attention_mask": {0: "b", 1: "t"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    return path
+
+
+def batches(model, run):
+    """Texts of similar length together, 32 at a time, padded; mean pooling; unit length; the caller's order."""
+    import numpy
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(os.path.join(model, "tokenizer.json"))
+    tokenizer.enable_truncation(384)
+    tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
+
+    def encode(texts):
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        rows = [None] * len(texts)
+        for start in range(0, len(order), 32):
+            chunk = order[start : start + 32]
+            encodings = tokenizer.encode_batch([texts[i] for i in chunk])
+            ids = numpy.array([e.ids for e in encodings], dtype=numpy.int64)
+            mask = numpy.array([e.attention_mask for e in encodings], dtype=numpy.int64)
+            hidden = run(ids, mask)
+            weights = mask[..., None].astype(numpy.float32)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+            pooled /= numpy.linalg.norm(pooled, axis=1, keepdims=True)
+            for i, row in zip(chunk, pooled):
+                rows[i] = row
+        return numpy.stack(rows)
+
+    return encode
+
+
+def onnxruntime(model, threads, path):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(ids, mask):
+        return session.run(["last_hidden_state"], {"input_ids": ids, "attention_mask": mask})[0]
+
+    return batches(model, run)
+
+
+def onnxruntime_f32(model, threads):
+    return onnxruntime(model, threads, onnx_file(model))
+
+
+def onnxruntime_int8(model, threads):
+    """Dynamic quantisation, as its documentation calls it."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = onnx_file(model)
+    quantized = path.with_name("model-int8.onnx")
+    if not quantized.exists():
+        quantize_dynamic(str(path), str(quantized), weight_type=QuantType.QInt8)
+    return onnxruntime(model, threads, quantized)
+
+
+def openvino(model, threads, precision):
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(core.read_model(onnx_file(model)), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(ids, mask):
+        return request.infer({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+
+    return batches(model, run)
+
+
+def openvino_f32(model, threads):
+    return openvino(model, threads, "f32")
+
+
+def openvino_bf16(model, threads):
+    return openvino(model, threads, "bf16")
+
+
+PEERS = {
+    "torch-f32": torch_f32,
+    "torch-bf16": torch_bf16,
+    "onnxruntime-f32": onnxruntime_f32,
+    "onnxruntime-int8": onnxruntime_int8,
+    "openvino-f32": openvino_f32,
+    "openvino-bf16": openvino_bf16,
+}
 
 
 def main():

@@ -11,6 +11,7 @@ pub mod activation;
 pub mod gemm;
 pub mod isa;
 mod layer_norm;
+pub mod peak;
 pub mod simd;
 mod softmax;
 

@@ -375,6 +375,18 @@ impl Product<'_, '_> {
     }
 }
 
+/// The number of floating-point operations in `steps` rounds of multiply-adds on registers alone; `None` for the scalar
+/// tier.
+pub(super) fn register_multiply_adds(isa: Isa, steps: usize) -> Option<usize> {
+    match isa {
+        Isa::Scalar(_) => None,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(simd) => Some(simd.multiply_adds(steps)),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(simd) => Some(simd.multiply_adds(steps)),
+    }
+}
+
 /// The tile of a height that is known when the program runs.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]

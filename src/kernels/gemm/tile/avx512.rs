@@ -30,6 +30,14 @@ impl Tile for Avx512 {
         // SAFETY: an `Avx512` exists only where its features were detected.
         unsafe { tile::<M>(a, b, c, accumulate) }
     }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
+    fn multiply_adds(self, steps: usize) -> usize {
+        // SAFETY: as in `tile`.
+        std::hint::black_box(unsafe { multiply_adds(steps) });
+        2 * LANES * CHAINS * steps
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -64,4 +72,20 @@ fn tile<const M: usize>(a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
             unsafe { _mm512_storeu_ps(c.as_mut_ptr().add(w * LANES), sum) };
         }
     }
+}
+
+/// Sums that do not wait for each other, as many as the tile has.
+const CHAINS: usize = 24;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn multiply_adds(steps: usize) -> f32 {
+    let (factor, term) = (_mm512_set1_ps(0.999), _mm512_set1_ps(0.001));
+    let mut sums = [_mm512_set1_ps(0.5); CHAINS];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, term);
+        }
+    }
+    let total = sums.into_iter().fold(term, |total, sum| _mm512_add_ps(total, sum));
+    _mm512_reduce_add_ps(total)
 }

@@ -21,4 +21,8 @@ pub(super) trait Tile: Copy {
     ///
     /// If the lengths do not fit.
     fn tile<const M: usize>(self, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool);
+
+    /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of floating-point
+    /// operations. For benchmarks: no product can be faster.
+    fn multiply_adds(self, steps: usize) -> usize;
 }
