@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mpnet::Isa;
 use mpnet::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use mpnet::kernels::peak::multiply_add_peak;
 use mpnet::ndarray::Array2;
+use mpnet::{Isa, Precision};
 
 fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
@@ -29,7 +29,7 @@ fn gemm(c: &mut Criterion) {
             let mut out = Array2::zeros((m, n));
             group.throughput(Throughput::Elements((2 * m * k * n) as u64));
             for &isa in Isa::available() {
-                let b = PackedMatrix::new(isa, b.view());
+                let b = PackedMatrix::new(isa, Precision::F32, b.view());
                 let id = BenchmarkId::new(isa.name(), format!("{m}×{k}×{n}"));
                 group.bench_function(id, |bencher| {
                     bencher.iter(|| {

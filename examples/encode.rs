@@ -25,7 +25,7 @@ Writes the embedding of each text.
 
   --model DIR      a sentence-transformers directory with an MPNet model (default: $MPNET_MODEL_DIR,
                    else the cache that fetch_model fills)
-  --precision P    f32 (default)
+  --precision P    f32 (default), bf16 or int8
   --isa NAME       the instruction set (default: the fastest available)
   --threads N      how many threads (default: one a core)
   --input FILE     one text a line, or a JSON string a line if it is a .jsonl file (default:

@@ -26,7 +26,7 @@ Measures the encoder; prints one JSON object a line.
 
   --model DIR      a sentence-transformers directory with an MPNet model (default: $MPNET_MODEL_DIR,
                    else the cache that fetch_model fills)
-  --precision P    f32 (default)
+  --precision P    f32 (default), bf16 or int8
   --isa NAME       the instruction set (default: the fastest available)
   --threads N      how many threads (default: one a core)
   --texts FILE     the texts of the case `mixed512`, one a line (default: 512 texts of 8 to 384

@@ -51,13 +51,14 @@ pub use ndarray;
 pub use error::{Error, Result};
 pub use files::ModelFiles;
 pub use sentence::{
-    Embeddings, EncodeOptions, EncodeReport, Overflow, Precision, SentenceEncoder,
-    SentenceEncoderBuilder, TextReport,
+    Embeddings, EncodeOptions, EncodeReport, Overflow, SentenceEncoder, SentenceEncoderBuilder,
+    TextReport,
 };
 
 pub use batch::Batch;
 pub use checkpoint::{Checkpoint, Weights};
 pub use config::Config;
+pub use kernels::Precision;
 pub use kernels::activation::Activation;
 pub use kernels::isa::Isa;
 pub use pooling::{Pooling, PoolingMode};

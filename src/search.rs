@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
+use crate::kernels::Precision;
 use crate::kernels::gemm::{PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
 use crate::similarity::normalized;
@@ -80,7 +81,7 @@ fn best_of_chunk(
     top_k: usize,
 ) -> Vec<Vec<Hit>> {
     let mut scores = Array2::zeros((queries.nrows(), rows.nrows()));
-    let mut packed = PackedMatrix::empty(Isa::best());
+    let mut packed = PackedMatrix::empty(Isa::best(), Precision::F32);
     packed.repack(normalized(&rows).view());
     matmul(1.0, queries, &packed, &mut scores.view_mut());
     let best = |scores: ndarray::ArrayView1<f32>| {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 
 use crate::error::{Error, Result};
+use crate::kernels::Precision;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 
@@ -90,7 +91,7 @@ pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
-    let b = PackedMatrix::new(Isa::best(), b.view());
+    let b = PackedMatrix::new(Isa::best(), Precision::F32, b.view());
     par_matmul(a.view(), &b, scores.view_mut(), Epilogue::None);
     scores
 }

@@ -5,7 +5,7 @@ mod common;
 use common::{Damaged, bits, pool, texts, tiny};
 use mpnet::ndarray::Axis;
 use mpnet::{
-    Batch, EncodeOptions, Error, ModelFiles, Overflow, Pooling, PoolingMode, Precision,
+    Batch, EncodeOptions, Error, Isa, ModelFiles, Overflow, Pooling, PoolingMode, Precision,
     SentenceEncoder, Similarity,
 };
 use proptest::prelude::*;
@@ -66,6 +66,27 @@ proptest! {
             }
             Ok(())
         })?;
+    }
+}
+
+#[test]
+fn the_same_bits_in_every_precision_and_on_every_instruction_set() {
+    let texts = strings();
+    for &isa in Isa::available() {
+        for precision in Precision::ALL {
+            println!("{isa}, {precision}");
+            let encoder =
+                SentenceEncoder::builder(tiny()).isa(isa).precision(precision).build().unwrap();
+            assert_eq!((encoder.isa(), encoder.precision()), (isa, precision));
+            let alone: Vec<Vec<u32>> =
+                texts.iter().map(|text| bits(encoder.encode_one(text).unwrap().view())).collect();
+            for threads in [1, 2, 3, 8] {
+                let rows = pool(threads).install(|| encoder.encode(&texts).unwrap());
+                for (row, alone) in rows.rows().into_iter().zip(&alone) {
+                    assert_eq!(&bits(row), alone, "{isa}, {precision}, {threads} threads");
+                }
+            }
+        }
     }
 }
 

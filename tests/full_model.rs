@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use common::{assert_close, bits, data, json, pool};
-use mpnet::ndarray::{ArrayView, s};
+use mpnet::ndarray::{Array1, ArrayView, ArrayView1, s};
 use mpnet::similarity::{cos_sim, pairwise_cos_sim};
-use mpnet::{Batch, EncodeOptions, SentenceEncoder, search::semantic_search};
+use mpnet::{Batch, EncodeOptions, Precision, SentenceEncoder, search::semantic_search};
 
 /// What `Precision::F32` promises for each component of a normalised embedding.
 const PROMISE: f64 = 1e-5;
@@ -208,21 +208,83 @@ fn numbers_that_others_have_published() {
     }
 }
 
+/// What each precision promises for every text.
 #[test]
 #[ignore = "needs the real weights: run the example fetch_model"]
-fn cosines_of_the_sts_benchmark_pairs() {
+fn cosines_to_float64_in_reduced_precision() {
+    let cases = goldens().cases;
+    let texts: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
+    for (precision, promise) in [(Precision::Bf16, 0.9995), (Precision::Int8, 0.985)] {
+        let encoder =
+            SentenceEncoder::builder(model_directory()).precision(precision).build().unwrap();
+        let embeddings = encoder.encode(&texts).unwrap();
+        let cosine = |(row, case): (ArrayView1<f32>, &Case)| -> f64 {
+            row.iter().zip(&case.embedding).map(|(&got, want)| f64::from(got) * want).sum()
+        };
+        let cosines = embeddings.rows().into_iter().zip(&cases).map(cosine);
+        let lowest = cosines.fold(f64::INFINITY, f64::min);
+        println!("{precision} ({}): lowest cosine to float64: {lowest:.6}", encoder.isa());
+        assert!(lowest >= promise, "{precision}: {lowest}");
+    }
+}
+
+/// The pairs of the STS Benchmark: gold score, texts, torch's cosine.
+struct Pairs {
+    gold: Vec<f64>,
+    first: Vec<String>,
+    second: Vec<String>,
+    torch: Vec<f64>,
+}
+
+fn sts_pairs() -> Pairs {
     let table = std::fs::read_to_string(data("stsb-ccbysa-subset.tsv")).unwrap();
     let rows: Vec<Vec<&str>> =
         table.lines().skip(1).map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows.len(), 750);
-    let column = |index: usize| rows.iter().map(|row| row[index]).collect::<Vec<&str>>();
-    let first = ENCODER.encode(&column(5)).unwrap();
-    let second = ENCODER.encode(&column(6)).unwrap();
-    let cosines = pairwise_cos_sim(&first.view(), &second.view());
-    let want: Vec<f64> = column(7).iter().map(|value| value.parse().unwrap()).collect();
-    let got = cosines.view().into_dyn();
-    let worst = assert_close("pair", got, ArrayView::from(&want).into_dyn(), 1e-5);
-    println!("max |difference| of {} cosines from torch's: {worst:.2e}", want.len());
+    let strings = |column: usize| rows.iter().map(|row| row[column].to_owned()).collect();
+    let numbers = |column: usize| rows.iter().map(|row| row[column].parse().unwrap()).collect();
+    Pairs { gold: numbers(4), first: strings(5), second: strings(6), torch: numbers(7) }
+}
+
+fn cosines(encoder: &SentenceEncoder, pairs: &Pairs) -> Array1<f32> {
+    let first = encoder.encode(&pairs.first).unwrap();
+    let second = encoder.encode(&pairs.second).unwrap();
+    pairwise_cos_sim(&first.view(), &second.view())
+}
+
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn cosines_of_the_sts_benchmark_pairs() {
+    let pairs = sts_pairs();
+    let got = cosines(&ENCODER, &pairs);
+    let want = ArrayView::from(&pairs.torch);
+    let worst = assert_close("pair", got.view().into_dyn(), want.into_dyn(), 1e-5);
+    println!("max |difference| of {} cosines from torch's: {worst:.2e}", pairs.torch.len());
+
+    let in_full = spearman(&pairs.torch, &pairs.gold);
+    for (precision, points) in [(Precision::Bf16, 0.1), (Precision::Int8, 0.5)] {
+        let encoder =
+            SentenceEncoder::builder(model_directory()).precision(precision).build().unwrap();
+        let scores: Vec<f64> = cosines(&encoder, &pairs).iter().map(|&x| f64::from(x)).collect();
+        let lost = 100.0 * (in_full - spearman(&scores, &pairs.gold));
+        println!("{precision}: Spearman {lost:+.3} points below f32's {:.2}", 100.0 * in_full);
+        assert!(lost.abs() <= points, "{precision}: {lost} points");
+    }
+}
+
+/// Pearson's correlation of the ranks, equal values sharing the mean of theirs.
+fn spearman(x: &[f64], y: &[f64]) -> f64 {
+    let ranks = |values: &[f64]| -> Vec<f64> {
+        let below = |x: f64| values.iter().filter(|&&y| y < x).count() as f64;
+        let equal = |x: f64| values.iter().filter(|&&y| y == x).count() as f64;
+        values.iter().map(|&x| below(x) + (equal(x) + 1.0) / 2.0).collect()
+    };
+    let (x, y) = (ranks(x), ranks(y));
+    let mean = (x.len() as f64 + 1.0) / 2.0;
+    let product = |a: &[f64], b: &[f64]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum()
+    };
+    product(&x, &y) / (product(&x, &x) * product(&y, &y)).sqrt()
 }
 
 #[test]

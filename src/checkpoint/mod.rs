@@ -10,13 +10,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::files::{Bytes, ModelFiles};
+use crate::kernels::Precision;
+use crate::kernels::gemm::PackedMatrix;
 use crate::kernels::isa::Isa;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -180,7 +182,12 @@ impl<'a> Checkpoint<'a> {
     /// The root of all names.
     #[must_use]
     pub fn root(&self) -> Weights<'_> {
-        Weights { checkpoint: self, prefix: String::new(), isa: Isa::best() }
+        Weights {
+            checkpoint: self,
+            prefix: String::new(),
+            isa: Isa::best(),
+            precision: Precision::F32,
+        }
     }
 
     /// The place of the MPNet encoder among the names. It is found by looking for the word embeddings under each
@@ -278,6 +285,7 @@ pub struct Weights<'c> {
     checkpoint: &'c Checkpoint<'c>,
     prefix: String,
     isa: Isa,
+    precision: Precision,
 }
 
 impl Weights<'_> {
@@ -298,6 +306,18 @@ impl Weights<'_> {
     #[must_use]
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The same place, the weights of its linear layers to be rounded to `precision` instead of kept as `f32`.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The right-hand side of a product, packed as this place asks for it. `weight`: `[N, K]`.
+    pub(crate) fn pack(&self, weight: ArrayView2<f32>) -> PackedMatrix {
+        PackedMatrix::new(self.isa, self.precision, weight)
     }
 
     /// Whether there is a tensor `name` here.

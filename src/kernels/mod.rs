@@ -12,10 +12,12 @@ pub mod gemm;
 pub mod isa;
 mod layer_norm;
 pub mod peak;
+mod precision;
 pub mod simd;
 mod softmax;
 
 pub use layer_norm::layer_norm;
+pub use precision::Precision;
 pub use softmax::softmax;
 
 /// Lanes of the row kernels: a whole AVX-512 register, and a multiple of every narrower one.

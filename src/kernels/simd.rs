@@ -63,10 +63,13 @@ impl Simd for Avx2 {
     }
 }
 
-/// AVX-512 F, BW, DQ and VL: 512-bit registers, 32 of them.
+/// AVX-512 F, BW, DQ and VL: 512-bit registers, 32 of them; and perhaps products of shorter numbers.
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Avx512(());
+pub struct Avx512 {
+    bf16: bool,
+    vnni: bool,
+}
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512 {
@@ -78,7 +81,22 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        there.then_some(Self(()))
+        there.then(|| Self {
+            bf16: is_x86_feature_detected!("avx512bf16"),
+            vnni: is_x86_feature_detected!("avx512vnni"),
+        })
+    }
+
+    /// Whether it has AVX-512 BF16: products of bf16.
+    #[must_use]
+    pub fn has_bf16(self) -> bool {
+        self.bf16
+    }
+
+    /// Whether it has AVX-512 VNNI: products of 8-bit integers.
+    #[must_use]
+    pub fn has_vnni(self) -> bool {
+        self.vnni
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::gemm::{PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
-use crate::kernels::softmax;
+use crate::kernels::{Precision, softmax};
 use crate::nn::{LayerNorm, Linear};
 
 /// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
@@ -87,7 +87,7 @@ impl SelfAttention {
             let mut scores = Array3::zeros((self.heads, tokens.len(), tokens.len()));
             for (head, mut scores) in scores.axis_iter_mut(Axis(0)).enumerate() {
                 let head = self.head(&qkv, tokens.clone(), head);
-                let keys = PackedMatrix::new(self.isa, head.k);
+                let keys = PackedMatrix::new(self.isa, Precision::F32, head.k);
                 probabilities(self.isa, head, &keys, 0, bias, &mut scores);
             }
             scores
@@ -140,7 +140,7 @@ struct Scratch {
 
 impl Scratch {
     fn new(isa: Isa) -> Self {
-        let empty = || PackedMatrix::empty(isa);
+        let empty = || PackedMatrix::empty(isa, Precision::F32);
         Self { isa, keys: empty(), values: empty(), scores: Vec::new() }
     }
 

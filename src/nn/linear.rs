@@ -25,7 +25,7 @@ impl Linear {
     /// As [`Linear::load`], with a bias of zeros.
     pub(crate) fn load_without_bias(w: &Weights, input: usize, output: usize) -> Result<Self> {
         let weight = w.matrix("weight", output, input)?;
-        Ok(Self { weight: PackedMatrix::new(w.isa(), weight.view()), bias: Array1::zeros(output) })
+        Ok(Self { weight: w.pack(weight.view()), bias: Array1::zeros(output) })
     }
 
     /// One layer whose output is the outputs of several, `[output]` each, one after another: one product instead of
@@ -43,7 +43,7 @@ impl Linear {
         let biases: Vec<_> = parts.iter().map(|(_, bias)| bias.view()).collect();
         let weight = concatenate(Axis(0), &weights).expect("all have `input` columns");
         Ok(Self {
-            weight: PackedMatrix::new(layers[0].isa(), weight.view()),
+            weight: layers[0].pack(weight.view()),
             bias: concatenate(Axis(0), &biases).expect("vectors always fit"),
         })
     }

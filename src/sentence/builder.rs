@@ -2,11 +2,11 @@
 
 use super::SentenceEncoder;
 use super::modules::{Module, Pipeline, Settings, TransformerSettings, model_max_length};
-use super::options::Precision;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
@@ -109,7 +109,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
             },
             || {
                 let checkpoint = Checkpoint::from_files(&self.files, folder)?;
-                let model = Mpnet::load(&checkpoint.encoder()?.on(isa), config)?;
+                let model =
+                    Mpnet::load(&checkpoint.encoder()?.on(isa).precision(self.precision), config)?;
                 checkpoint.warn_of_unused();
                 Ok::<_, Error>(model)
             },

@@ -13,6 +13,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
@@ -20,7 +21,7 @@ use crate::similarity::Similarity;
 use crate::tokenizer::{Tokenizer, Tokens};
 
 pub use builder::SentenceEncoderBuilder;
-pub use options::{Embeddings, EncodeOptions, EncodeReport, Overflow, Precision, TextReport};
+pub use options::{Embeddings, EncodeOptions, EncodeReport, Overflow, TextReport};
 
 use modules::{Module, Settings};
 use options::Prompt;

@@ -2,37 +2,6 @@
 
 use ndarray::Array2;
 
-/// The promise on the numbers, not the instruction that computes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Precision {
-    /// Each component of a normalised embedding is within 10⁻⁵ of the `float64` reference.
-    #[default]
-    F32,
-}
-
-impl std::str::FromStr for Precision {
-    type Err = crate::Error;
-
-    fn from_str(name: &str) -> crate::Result<Self> {
-        match name {
-            "f32" => Ok(Self::F32),
-            _ => Err(crate::Error::Option {
-                option: "precision",
-                problem: format!("`{name}` is not available; f32 is"),
-            }),
-        }
-    }
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::F32 => f.write_str("f32"),
-        }
-    }
-}
-
 /// What happens to a text that has more tokens than [`max_seq_length`](super::SentenceEncoder::max_seq_length).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

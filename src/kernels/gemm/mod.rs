@@ -1,7 +1,9 @@
 //! Matrix products: the one place through which all of them go.
 //!
-//! `C = α · A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), into the
-//! order in which the instruction set's tile reads it. [`matmul`] is one product on the calling thread; [`par_matmul`] shares
+//! `C = α · A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), in a
+//! [`Precision`], into the order in which the instruction set's tile reads it. `A` is rounded to the same precision when its
+//! rows are packed. Where an instruction set has no tile for a precision, weights stay in it and are expanded to `f32` a piece
+//! at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares
 //! a product among the caller's rayon threads by cutting `C` into rectangles, and hands each piece of a finished row, still
 //! in cache, to an [`Epilogue`].
 //!
@@ -9,7 +11,6 @@
 //! from front to back, in blocks of [`DEPTH`] (`matrixmultiply` in blocks of its own), whatever the other sizes are and
 //! however many rows the tile has. The tests hold it to that.
 
-#[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod tile;
@@ -21,62 +22,71 @@ use rayon::prelude::*;
 
 use super::activation::{Activation, activate};
 use super::isa::Isa;
+use super::precision::Precision;
 use super::simd::{Kernel, Scalar, Simd};
+use pack::{Channel, Range, expand, pack_column, pack_row};
 #[cfg(target_arch = "x86_64")]
 use {
     super::simd::{Avx2, Avx512},
-    pack::{pack_panel, pack_rows},
     tile::Tile,
 };
 
-/// Steps of the sum between two visits to the partial results: a panel of 32 columns then is 24 KiB and stays, with the
+/// Words of the sum between two visits to the partial results: a panel of 32 columns then is 24 KiB and stays, with the
 /// rows that meet it, in a first-level cache of 32 KiB or more.
 const DEPTH: usize = 192;
 
-/// Packed values of `A` that one task works on: 512 KiB, half of a second-level cache of 1 MiB.
+/// Packed words of `A` that one task works on: 512 KiB, half of a second-level cache of 1 MiB.
 const BLOCK: usize = 128 << 10;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
 
-/// The right-hand side of a product, `B` `[N, K]`, in the order of one instruction set.
+/// The right-hand side of a product, `B` `[N, K]`, in the precision and the order of one instruction set.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     isa: Isa,
+    precision: Precision,
     n: usize,
     k: usize,
-    /// Of a vector tier: panels, each `[K][COLUMNS]`, the last one filled up with zeros. Of the scalar tier: `[N, K]`.
-    values: Vec<f32>,
+    /// Panels, each `[words][columns]`, the last one filled up with zeros. Of the scalar tier a panel is one column.
+    values: Vec<u32>,
+    /// `[N]` for integers, else empty.
+    channels: Vec<Channel>,
 }
 
 impl PackedMatrix {
     /// Packs `b` `[N, K]` for `isa`, in parallel if it is large.
     #[must_use]
-    pub fn new(isa: Isa, b: ArrayView2<f32>) -> Self {
-        let mut packed = Self { isa, n: 0, k: 0, values: Vec::new() };
-        packed.resize(b);
-        let (k, columns) = (packed.k, isa.columns());
-        if k > 0 {
-            packed.values.par_chunks_mut(k * columns).enumerate().for_each(|(panel, out)| {
-                pack_panel_for(isa, b, panel * columns, out);
-            });
+    pub fn new(isa: Isa, precision: Precision, b: ArrayView2<f32>) -> Self {
+        let mut packed = Self::empty(isa, precision);
+        let panel = packed.resize(b);
+        if panel > 0 {
+            let (values, channels) = (&mut packed.values, &mut packed.channels);
+            values
+                .par_chunks_mut(panel)
+                .zip(channels.par_chunks_mut(isa.columns()))
+                .enumerate()
+                .for_each(|(index, (values, channels))| {
+                    pack_panel(precision, isa.columns(), b, index, values, channels);
+                });
         }
         packed
     }
 
     /// An empty matrix for `isa`, to be packed into again and again.
     #[must_use]
-    pub fn empty(isa: Isa) -> Self {
-        Self { isa, n: 0, k: 0, values: Vec::new() }
+    pub fn empty(isa: Isa, precision: Precision) -> Self {
+        Self { isa, precision, n: 0, k: 0, values: Vec::new(), channels: Vec::new() }
     }
 
     /// Packs `b` on this thread, into the memory that is there.
     pub fn repack(&mut self, b: ArrayView2<f32>) {
-        self.resize(b);
-        let (isa, k, columns) = (self.isa, self.k, self.isa.columns());
-        if k > 0 {
-            for (panel, out) in self.values.chunks_mut(k * columns).enumerate() {
-                pack_panel_for(isa, b, panel * columns, out);
+        let panel = self.resize(b);
+        let (precision, columns) = (self.precision, self.isa.columns());
+        if panel > 0 {
+            let panels = self.values.chunks_mut(panel).zip(self.channels.chunks_mut(columns));
+            for (index, (values, channels)) in panels.enumerate() {
+                pack_panel(precision, columns, b, index, values, channels);
             }
         }
     }
@@ -87,19 +97,36 @@ impl PackedMatrix {
         self.n
     }
 
-    fn resize(&mut self, b: ArrayView2<f32>) {
+    /// Words along `K`.
+    fn words(&self) -> usize {
+        self.k.div_ceil(self.precision.values_per_word())
+    }
+
+    /// Makes room for `b`; returns the size of a panel.
+    fn resize(&mut self, b: ArrayView2<f32>) -> usize {
         (self.n, self.k) = b.dim();
         let columns = self.isa.columns();
-        self.values.resize(self.n.div_ceil(columns) * columns * self.k, 0.0);
+        let panel = self.words() * columns;
+        self.values.resize(self.n.div_ceil(columns) * panel, 0);
+        self.channels.resize(self.n, Channel { scale: 1.0, sum: 0.0 });
+        panel
     }
 }
 
-fn pack_panel_for(isa: Isa, b: ArrayView2<f32>, column: usize, out: &mut [f32]) {
-    match isa {
-        // A "panel" of one column, `[K]`, is a row of `b`.
-        Isa::Scalar(_) => out.iter_mut().zip(b.row(column)).for_each(|(out, x)| *out = *x),
-        #[cfg(target_arch = "x86_64")]
-        _ => pack_panel(b, column, isa.columns(), out),
+/// Panel number `index` of `b`.
+fn pack_panel(
+    precision: Precision,
+    columns: usize,
+    b: ArrayView2<f32>,
+    index: usize,
+    values: &mut [u32],
+    channels: &mut [Channel],
+) {
+    if channels.len() < columns {
+        values.fill(0);
+    }
+    for (j, channel) in channels.iter_mut().enumerate() {
+        *channel = pack_column(precision, b.row(index * columns + j), (j, columns), values);
     }
 }
 
@@ -137,8 +164,9 @@ impl Epilogue<'_> {
 /// If the shapes do not fit together, or the rows of `out` are not contiguous.
 pub fn matmul(alpha: f32, a: ArrayView2<f32>, b: &PackedMatrix, out: &mut ArrayViewMut2<f32>) {
     check(a, b, out.dim());
-    let tile = Rectangle { row: 0, column: 0, out: out.view_mut() };
-    b.isa.run(Product { alpha, a, b, epilogue: Epilogue::None, rectangle: tile });
+    let factors = Factors { alpha, a, b, epilogue: Epilogue::None };
+    let rectangle = Rectangle { row: 0, column: 0, out: out.view_mut() };
+    b.isa.run(Product { factors, rectangle });
 }
 
 /// `out = a · bᵀ`, then the epilogue, shared among the threads of the current rayon pool.
@@ -155,9 +183,8 @@ pub fn par_matmul(
     epilogue: Epilogue,
 ) {
     check(a, b, out.dim());
-    let run = |rectangle: Rectangle| {
-        b.isa.run(Product { alpha: 1.0, a, b, epilogue, rectangle });
-    };
+    let factors = Factors { alpha: 1.0, a, b, epilogue };
+    let run = |rectangle: Rectangle| b.isa.run(Product { factors, rectangle });
     let ((m, k), n) = (a.dim(), b.n);
     let cuts = b.isa.cuts(m, n, k, rayon::current_num_threads());
     match cuts {
@@ -244,16 +271,24 @@ impl Isa {
 
 /// One rectangle of a product, on one thread.
 struct Product<'a, 'b> {
+    factors: Factors<'a>,
+    rectangle: Rectangle<'b>,
+}
+
+/// What is multiplied, and what is done with the result.
+#[derive(Clone, Copy)]
+struct Factors<'a> {
     alpha: f32,
     a: ArrayView2<'a, f32>,
     b: &'a PackedMatrix,
     epilogue: Epilogue<'a>,
-    rectangle: Rectangle<'b>,
 }
 
 impl Kernel<Scalar> for Product<'_, '_> {
     fn run(self, simd: Scalar) {
-        self.by_matrixmultiply(simd);
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.factors.by_matrixmultiply(simd, self.rectangle, scratch);
+        });
     }
 }
 
@@ -263,7 +298,9 @@ macro_rules! by_tiles {
         impl Kernel<$simd> for Product<'_, '_> {
             #[inline(always)]
             fn run(self, simd: $simd) {
-                self.by_tiles(simd);
+                SCRATCH.with_borrow_mut(|scratch| {
+                    self.factors.by_tiles(simd, self.rectangle, scratch);
+                });
             }
         }
     )*};
@@ -271,108 +308,198 @@ macro_rules! by_tiles {
 #[cfg(target_arch = "x86_64")]
 by_tiles!(Avx2, Avx512);
 
-thread_local! {
-    /// Packed rows of `A` and the partial results of a panel, kept from product to product: at most about 600 KiB a thread
-    /// for `K` up to [`BLOCK`].
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+/// Memory that a thread keeps from product to product: about 600 KiB in a vector tier, for `K` up to [`BLOCK`].
+#[derive(Default)]
+struct Scratch {
+    /// Packed rows of `A`, and their ranges.
+    rows: Vec<u32>,
+    ranges: Vec<Range>,
+    /// A piece of `B`, where it has to be expanded.
+    expanded: Vec<u32>,
+    /// Partial results.
+    sums: Vec<u32>,
 }
 
-impl Product<'_, '_> {
-    #[allow(unsafe_code, reason = "matrixmultiply takes pointers: see the block")]
-    fn by_matrixmultiply(self, simd: Scalar) {
-        let Rectangle { row, column, mut out } = self.rectangle;
-        let ((m, n), k) = (out.dim(), self.b.k);
-        let a = self.a.slice(s![row..row + m, ..]);
-        let b = &self.b.values[column * k..(column + n) * k];
-        let (out_rows, out_columns) = (out.strides()[0], out.strides()[1]);
-        // SAFETY: the views guarantee that every element (i, j) within their dimensions, reached by their strides from
-        // their pointer, is valid to read and, for `out`, to write, and that no two elements of `out` are the same. `b` is
-        // a slice of n rows of k values, passed transposed by swapping its strides. The dimensions agree by `check`.
-        unsafe {
-            matrixmultiply::sgemm(
-                m,
-                k,
-                n,
-                self.alpha,
-                a.as_ptr(),
-                a.strides()[0],
-                a.strides()[1],
-                b.as_ptr(),
-                1,
-                k as isize,
-                0.0,
-                out.as_mut_ptr(),
-                out_rows,
-                out_columns,
-            );
-        }
-        for row in out.rows_mut() {
-            self.epilogue.apply(simd, row.into_slice().expect(CONTIGUOUS), column);
-        }
-    }
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
-    #[cfg(target_arch = "x86_64")]
+impl Factors<'_> {
+    /// Puts the sums of products of packed values into `row`, which begins at `column`, as what they stand for.
     #[inline(always)]
-    fn by_tiles<S: Simd + Tile>(mut self, simd: S) {
-        SCRATCH.with_borrow_mut(|(packed, sums)| {
-            let k = self.b.k;
-            let rows = (BLOCK / k.max(1)).max(1);
-            for first in (0..self.rectangle.out.nrows()).step_by(rows) {
-                let m = rows.min(self.rectangle.out.nrows() - first);
-                self.block(simd, first, m, packed, sums);
-            }
-        });
-    }
-
-    /// Rows `first..first + m` of the rectangle.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn block<S: Simd + Tile>(
-        &mut self,
+    fn finish<S: Simd>(
+        self,
         simd: S,
-        first: usize,
-        m: usize,
-        packed: &mut Vec<f32>,
-        sums: &mut Vec<f32>,
+        range: Range,
+        sums: impl Iterator<Item = f32>,
+        row: &mut [f32],
+        column: usize,
     ) {
-        let (k, columns) = (self.b.k, S::COLUMNS);
+        if self.b.precision == Precision::Int8 {
+            // Σ (scale · q + offset) · (channel.scale · p) = channel.scale · (scale · Σ q·p + offset · Σ p)
+            let channels = &self.b.channels[column..column + row.len()];
+            for ((x, sum), channel) in row.iter_mut().zip(sums).zip(channels) {
+                *x = channel.scale * simd.mul_add(range.scale, sum, range.offset * channel.sum);
+            }
+        } else {
+            row.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum);
+        }
+        self.epilogue.apply(simd, row, column);
+    }
+
+    #[allow(unsafe_code, reason = "matrixmultiply takes pointers: see the block")]
+    fn by_matrixmultiply(self, simd: Scalar, rectangle: Rectangle, scratch: &mut Scratch) {
+        let Rectangle { row: first, column, mut out } = rectangle;
+        let ((m, n), precision) = (out.dim(), self.b.precision);
+        let words = self.b.words();
+        let k = words * precision.values_per_word();
+        let Scratch { rows, ranges, expanded, sums } = scratch;
+        rows.clear();
+        rows.resize(m * k, 0);
+        ranges.clear();
+        for i in 0..m {
+            let packed = &mut rows[i * k..(i + 1) * k];
+            let row = self.a.row(first + i);
+            ranges.push(pack_row(precision, true, self.alpha, row, (0, 1), packed));
+        }
+        /// Columns at once, so that a piece of `B` that is expanded stays small.
+        const COLUMNS: usize = 256;
+        for start in (0..n).step_by(COLUMNS) {
+            let there = COLUMNS.min(n - start);
+            let packed = &self.b.values[(column + start) * words..(column + start + there) * words];
+            expanded.resize(there * k, 0);
+            expand(precision, packed, 1, expanded);
+            sums.resize(m * there, 0);
+            // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
+            // its strides), and `sums` has room for m rows of them; all are contiguous. Their words are the bits of `f32`s,
+            // for which `u32` has the size and the alignment.
+            unsafe {
+                matrixmultiply::sgemm(
+                    m,
+                    k,
+                    there,
+                    1.0,
+                    rows.as_ptr().cast(),
+                    k as isize,
+                    1,
+                    expanded.as_ptr().cast(),
+                    1,
+                    k as isize,
+                    0.0,
+                    sums.as_mut_ptr().cast(),
+                    there as isize,
+                    1,
+                );
+            }
+            let mut out = out.slice_mut(s![.., start..start + there]);
+            let rows = out.rows_mut().into_iter().zip(sums.chunks_exact(there)).zip(&*ranges);
+            for ((row, sums), &range) in rows {
+                let row = row.into_slice().expect(CONTIGUOUS);
+                let sums = sums.iter().map(|&sum| f32::from_bits(sum));
+                self.finish(simd, range, sums, row, column + start);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn by_tiles<S: Simd + Tile>(self, simd: S, rectangle: Rectangle, scratch: &mut Scratch) {
+        let Rectangle { row, column, mut out } = rectangle;
+        let height = (BLOCK / self.b.k.max(1)).max(1);
+        for first in (0..out.nrows()).step_by(height) {
+            let rows = first..(first + height).min(out.nrows());
+            let out = out.slice_mut(s![rows, ..]);
+            self.block(simd, Rectangle { row: row + first, column, out }, scratch);
+        }
+    }
+
+    /// A rectangle of as many rows as are packed at once.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn block<S: Simd + Tile>(self, simd: S, rectangle: Rectangle, scratch: &mut Scratch) {
+        let Rectangle { row: start, column: first_column, mut out } = rectangle;
+        let ((m, n), columns, precision) = (out.dim(), S::COLUMNS, self.b.precision);
+        // Without a tile for the precision, each value is expanded to an `f32`, a word of its own.
+        let native = simd.has_tile(precision);
+        let per = if native { 1 } else { precision.values_per_word() };
+        let tile = if native { precision } else { Precision::F32 };
+        let (panel_words, words) = (self.b.words(), self.b.words() * per);
+        let Scratch { rows, ranges, expanded, sums } = scratch;
+
         // As few tiles as can be, of heights that differ by one at most.
         let tiles = m.div_ceil(S::ROWS);
         let edge = |i: usize| i * m / tiles;
-        let start = self.rectangle.row + first;
-        packed.resize(m * k, 0.0);
+        rows.clear();
+        rows.resize(m * words, 0);
+        ranges.clear();
         for i in 0..tiles {
-            let rows = self.a.slice(s![start + edge(i)..start + edge(i + 1), ..]);
-            pack_rows(rows, self.alpha, &mut packed[edge(i) * k..edge(i + 1) * k]);
-        }
-        sums.resize(m * columns, 0.0);
-        let n = self.rectangle.out.ncols();
-        for column in (0..n).step_by(columns) {
-            let panel = (self.rectangle.column + column) / columns;
-            let b = &self.b.values[panel * k * columns..(panel + 1) * k * columns];
-            if k == 0 {
-                sums.fill(0.0);
+            let (top, height) = (edge(i), edge(i + 1) - edge(i));
+            let packed = &mut rows[top * words..(top + height) * words];
+            for r in 0..height {
+                let row = self.a.row(start + top + r);
+                ranges.push(pack_row(precision, !native, self.alpha, row, (r, height), packed));
             }
-            for step in (0..k).step_by(DEPTH) {
-                let depth = DEPTH.min(k - step);
-                let b = &b[step * columns..(step + depth) * columns];
+        }
+        sums.clear();
+        sums.resize(m * columns, 0);
+        for column in (0..n).step_by(columns) {
+            let panel = (first_column + column) / columns * panel_words * columns;
+            let depth = DEPTH / per;
+            for step in (0..panel_words).step_by(depth) {
+                let end = (step + depth).min(panel_words);
+                let mut b = &self.b.values[panel + step * columns..panel + end * columns];
+                let (step, end) = (step * per, end * per);
+                if !native {
+                    expanded.resize((end - step) * columns, 0);
+                    expand(precision, b, columns, expanded);
+                    b = expanded;
+                }
                 for i in 0..tiles {
                     let (top, height) = (edge(i), edge(i + 1) - edge(i));
-                    let a = &packed[top * k + step * height..top * k + (step + depth) * height];
+                    let a = &rows[top * words + step * height..top * words + end * height];
                     let sums = &mut sums[top * columns..(top + height) * columns];
-                    tile_of(simd, height, a, b, sums, step > 0);
+                    tile_of(simd, tile, height, a, b, sums, step > 0);
                 }
             }
             let there = columns.min(n - column);
-            let mut out =
-                self.rectangle.out.slice_mut(s![first..first + m, column..column + there]);
-            for (row, sums) in out.rows_mut().into_iter().zip(sums.chunks_exact(columns)) {
+            let mut out = out.slice_mut(s![.., column..column + there]);
+            let rows = out.rows_mut().into_iter().zip(sums.chunks_exact(columns)).zip(&*ranges);
+            for ((row, sums), &range) in rows {
                 let row = row.into_slice().expect(CONTIGUOUS);
-                row.copy_from_slice(&sums[..there]);
-                self.epilogue.apply(simd, row, self.rectangle.column + column);
+                let column = first_column + column;
+                if tile == Precision::Int8 {
+                    let sums = sums.iter().map(|&sum| sum as i32 as f32);
+                    self.finish(simd, range, sums, row, column);
+                } else {
+                    let sums = sums.iter().map(|&sum| f32::from_bits(sum));
+                    self.finish(simd, range, sums, row, column);
+                }
             }
         }
     }
+}
+
+/// The tile of a height that is known when the program runs.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn tile_of<T: Tile>(
+    simd: T,
+    precision: Precision,
+    height: usize,
+    a: &[u32],
+    b: &[u32],
+    c: &mut [u32],
+    accumulate: bool,
+) {
+    macro_rules! heights {
+        ($($m:literal)*) => {
+            match height {
+                $($m => simd.tile::<$m>(precision, a, b, c, accumulate),)*
+                _ => unreachable!("tiles have from 1 to {} rows", T::ROWS),
+            }
+        };
+    }
+    heights!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 /// The number of floating-point operations in `steps` rounds of multiply-adds on registers alone; `None` for the scalar
@@ -387,26 +514,11 @@ pub(super) fn register_multiply_adds(isa: Isa, steps: usize) -> Option<usize> {
     }
 }
 
-/// The tile of a height that is known when the program runs.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn tile_of<T: Tile>(simd: T, height: usize, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    macro_rules! heights {
-        ($($m:literal)*) => {
-            match height {
-                $($m => simd.tile::<$m>(a, b, c, accumulate),)*
-                _ => unreachable!("tiles have from 1 to {} rows", T::ROWS),
-            }
-        };
-    }
-    heights!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
 const CONTIGUOUS: &str = "the rows of `out` are contiguous";
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array2, s};
+    use ndarray::{Array2, ArrayView1, s};
 
     use super::*;
 
@@ -418,8 +530,42 @@ mod tests {
         a.mapv(f64::from).dot(&b.mapv(f64::from).t())
     }
 
+    /// The exact product of what `a` and `b` are rounded to, and how far a result may be from it.
+    fn expected(
+        precision: Precision,
+        a: &Array2<f32>,
+        b: &Array2<f32>,
+    ) -> (Array2<f64>, Array2<f64>) {
+        let k = a.ncols() as f64;
+        let round = |x: f32| match precision {
+            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
+            _ => x,
+        };
+        let (a, b) = (a.mapv(round), b.mapv(round));
+        // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k times in the worst
+        // case, √k times if the roundings are independent. Twice that is allowed.
+        let size = exact(&a.mapv(f32::abs), &b.mapv(f32::abs));
+        let mut tolerance = size * f64::from(f32::EPSILON) * k.sqrt();
+        if precision == Precision::Int8 {
+            // A value is off by half a step of its row, so a product by |a|·δb + |b|·δa + δa·δb.
+            let largest = |row: ArrayView1<f32>| row.fold(0.0_f32, |max, x| max.max(x.abs()));
+            let range = |row: ArrayView1<f32>| {
+                let (low, high) = row.fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+                high - low
+            };
+            for ((i, j), tolerance) in tolerance.indexed_iter_mut() {
+                let (row, column) = (a.row(i), b.row(j));
+                let (da, db) = (range(row) / 510.0, largest(column) / 254.0);
+                let (sa, sb) = (row.mapv(f32::abs).sum(), column.mapv(f32::abs).sum());
+                let step = sa * db + sb * da + k as f32 * da * db;
+                *tolerance += f64::from(step) * 1.001;
+            }
+        }
+        (exact(&a, &b), tolerance)
+    }
+
     #[test]
-    fn every_isa_agrees_with_f64_for_shapes_around_the_tiles() {
+    fn every_isa_agrees_with_f64_in_every_precision_for_shapes_around_the_tiles() {
         for &(m, n, k) in &[
             (1, 1, 1),
             (1, 768, 768),
@@ -431,7 +577,7 @@ mod tests {
             (12, 32, 256),
             (13, 33, 384),
             (25, 65, 385),
-            (65, 130, 300),
+            (65, 130, 301),
             (180, 100, 768),
             (50, 40, 3072),
             (3, 5, 0),
@@ -439,22 +585,41 @@ mod tests {
             (3, 0, 5),
         ] {
             let (a, b) = (matrix(m, k, 1), matrix(n, k, 2));
-            let want = exact(&a, &b);
-            // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k times in the
-            // worst case, √k times if the roundings are independent. Twice that is allowed.
-            let size = exact(&a.mapv(f32::abs), &b.mapv(f32::abs));
-            let tolerance = size * f64::from(f32::EPSILON) * (k as f64).sqrt();
-            for &isa in Isa::available() {
-                let b = PackedMatrix::new(isa, b.view());
-                let mut got = Array2::from_elem((m, n), f32::NAN);
-                matmul(1.0, a.view(), &b, &mut got.view_mut());
-                for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
-                    let distance = (f64::from(*got) - want).abs();
-                    assert!(distance <= *tolerance, "{isa}, {m}×{n}×{k}: {got} {want}");
+            for precision in Precision::ALL {
+                let (want, tolerance) = expected(precision, &a, &b);
+                for &isa in Isa::available() {
+                    let b = PackedMatrix::new(isa, precision, b.view());
+                    let mut got = Array2::from_elem((m, n), f32::NAN);
+                    matmul(1.0, a.view(), &b, &mut got.view_mut());
+                    for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
+                        let distance = (f64::from(*got) - want).abs();
+                        assert!(
+                            distance <= *tolerance,
+                            "{isa}, {precision}, {m}×{n}×{k}: {got} {want}, allowed {tolerance}"
+                        );
+                    }
+                    let mut shared = Array2::from_elem((m, n), f32::NAN);
+                    par_matmul(a.view(), &b, shared.view_mut(), Epilogue::None);
+                    assert_eq!(got, shared, "{isa}, {precision}, {m}×{n}×{k}");
                 }
-                let mut shared = Array2::from_elem((m, n), f32::NAN);
-                par_matmul(a.view(), &b, shared.view_mut(), Epilogue::None);
-                assert_eq!(got, shared, "{isa}, {m}×{n}×{k}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_hard_to_quantise() {
+        // Constant rows, zeros, one outlier, and a range that does not include zero.
+        let rows =
+            [[0.0; 4], [3.0; 4], [-2.0; 4], [0.01, -0.02, 500.0, 0.03], [7.0, 7.5, 8.0, 9.0]];
+        let a = Array2::from_shape_fn((5, 4), |(i, j)| rows[i][j]);
+        let b = Array2::from_shape_fn((5, 4), |(i, j)| rows[4 - i][j] - 1.0);
+        let (want, tolerance) = expected(Precision::Int8, &a, &b);
+        for &isa in Isa::available() {
+            let b = PackedMatrix::new(isa, Precision::Int8, b.view());
+            let mut got = Array2::zeros((5, 5));
+            matmul(1.0, a.view(), &b, &mut got.view_mut());
+            for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
+                assert!((f64::from(*got) - want).abs() <= tolerance + 1e-6, "{isa}: {got} {want}");
             }
         }
     }
@@ -465,7 +630,7 @@ mod tests {
         let (a, b) = (a.slice(s![2..9, 4..8]), b.slice(s![3..8;2, 4..8]));
         let want = exact(&a.to_owned(), &b.to_owned()) * 0.5;
         for &isa in Isa::available() {
-            let mut packed = PackedMatrix::empty(isa);
+            let mut packed = PackedMatrix::empty(isa, Precision::F32);
             packed.repack(matrix(40, 50, 3).view());
             packed.repack(b);
             let mut wide = Array2::zeros((9, 9));
@@ -481,14 +646,15 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
         let (a, b) = (matrix(380, 768, 3), matrix(900, 768, 4));
-        for &isa in Isa::available() {
-            let b = PackedMatrix::new(isa, b.view());
+        let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
+        for (isa, precision) in Isa::available().iter().flat_map(every) {
+            let b = PackedMatrix::new(isa, precision, b.view());
             let mut whole = Array2::zeros((380, 900));
             matmul(1.0, a.view(), &b, &mut whole.view_mut());
             for i in [0, 1, 7, 11, 12, 63, 64, 170, 379] {
                 let mut row = Array2::zeros((1, 900));
                 matmul(1.0, a.slice(s![i..=i, ..]), &b, &mut row.view_mut());
-                assert_eq!(row.row(0), whole.row(i), "{isa}: row {i} alone");
+                assert_eq!(row.row(0), whole.row(i), "{isa}, {precision}: row {i} alone");
             }
             for threads in [1, 2, 3, 8] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -496,7 +662,8 @@ mod tests {
                     let mut shared = Array2::zeros((m, 900));
                     let rows = a.slice(s![..m, ..]);
                     pool.install(|| par_matmul(rows, &b, shared.view_mut(), Epilogue::None));
-                    assert_eq!(shared, whole.slice(s![..m, ..]), "{isa}: {threads} threads");
+                    let want = whole.slice(s![..m, ..]);
+                    assert_eq!(shared, want, "{isa}, {precision}: {threads} threads");
                 }
             }
         }
@@ -508,7 +675,7 @@ mod tests {
         let (a, b) = (Array2::zeros((70, 200)), Array2::zeros((130, 200)));
         let bias: Vec<f32> = (0..130).map(|j| j as f32 - 65.0).collect();
         for &isa in Isa::available() {
-            let b = PackedMatrix::new(isa, b.view());
+            let b = PackedMatrix::new(isa, Precision::F32, b.view());
             let mut out = Array2::zeros((70, 130));
             let epilogue = Epilogue::Bias(&bias, Activation::Relu);
             pool.install(|| par_matmul(a.view(), &b, out.view_mut(), epilogue));

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Tile;
+use crate::kernels::precision::Precision;
 use crate::kernels::simd::Avx2;
 
 const LANES: usize = 8;
@@ -16,19 +17,35 @@ impl Tile for Avx2 {
     const COLUMNS: usize = COLUMNS;
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
-    fn tile<const M: usize>(self, a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
+    fn has_tile(self, precision: Precision) -> bool {
+        precision == Precision::F32
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the blocks")]
+    fn tile<const M: usize>(
+        self,
+        precision: Precision,
+        a: &[u32],
+        b: &[u32],
+        c: &mut [u32],
+        accumulate: bool,
+    ) {
         assert!(
             a.len() * COLUMNS == b.len() * M
                 && b.len().is_multiple_of(COLUMNS)
                 && c.len() == M * COLUMNS,
-            "tile: {} and {} values into {} by {COLUMNS}",
+            "tile: {} and {} words into {} by {COLUMNS}",
             a.len(),
             b.len(),
             c.len()
         );
+        assert!(self.has_tile(precision), "there is no {precision} tile on this machine");
         // SAFETY: an `Avx2` exists only where its features were detected.
-        unsafe { tile::<M>(a, b, c, accumulate) }
+        match precision {
+            Precision::F32 => unsafe { tile_f32::<M>(a, b, c, accumulate) },
+            other => unreachable!("there is no {other} tile"),
+        }
     }
 
     #[inline(always)]
@@ -40,39 +57,55 @@ impl Tile for Avx2 {
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
-#[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
-fn tile<const M: usize>(a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
-    let (c, _) = c.as_chunks_mut::<COLUMNS>();
-    let mut sums = [[_mm256_setzero_ps(); WIDTH]; M];
-    if accumulate {
-        for (sums, c) in sums.iter_mut().zip(c.iter()) {
-            for (w, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `c` has WIDTH · LANES values, of which these are LANES from w · LANES on.
-                *sum = unsafe { _mm256_loadu_ps(c.as_ptr().add(w * LANES)) };
+/// Defines a tile: what type its sums have, how a word of `a` becomes a register, and the instruction.
+macro_rules! define_tile {
+    ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
+        #[target_feature(enable = $features)]
+        #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
+        fn $name<const M: usize>(a: &[u32], b: &[u32], c: &mut [u32], accumulate: bool) {
+            let (c, _) = c.as_chunks_mut::<COLUMNS>();
+            let mut sums = [[$zero; WIDTH]; M];
+            if accumulate {
+                for (sums, c) in sums.iter_mut().zip(c.iter()) {
+                    for (w, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: `c` has WIDTH · LANES words, of which these are LANES from w · LANES on.
+                        *sum = unsafe { $load(c.as_ptr().add(w * LANES).cast()) };
+                    }
+                }
+            }
+            let (a, _) = a.as_chunks::<M>();
+            let (b, _) = b.as_chunks::<COLUMNS>();
+            for (a, b) in a.iter().zip(b) {
+                // SAFETY: as above, for `b`.
+                let b: [_; WIDTH] =
+                    std::array::from_fn(|w| unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) });
+                for (sums, &a) in sums.iter_mut().zip(a) {
+                    let a = $broadcast(a);
+                    for (sum, &b) in sums.iter_mut().zip(&b) {
+                        *sum = $fma(*sum, a, b);
+                    }
+                }
+            }
+            for (c, sums) in c.iter_mut().zip(&sums) {
+                for (w, &sum) in sums.iter().enumerate() {
+                    // SAFETY: as above; nothing else refers to `c` while it is borrowed.
+                    unsafe { $store(c.as_mut_ptr().add(w * LANES).cast(), sum) };
+                }
             }
         }
-    }
-    let (a, _) = a.as_chunks::<M>();
-    let (b, _) = b.as_chunks::<COLUMNS>();
-    for (a, b) in a.iter().zip(b) {
-        // SAFETY: as above, for `b`.
-        let b: [_; WIDTH] =
-            std::array::from_fn(|w| unsafe { _mm256_loadu_ps(b.as_ptr().add(w * LANES)) });
-        for (sums, &a) in sums.iter_mut().zip(a) {
-            let a = _mm256_set1_ps(a);
-            for (sum, &b) in sums.iter_mut().zip(&b) {
-                *sum = _mm256_fmadd_ps(a, b, *sum);
-            }
-        }
-    }
-    for (c, sums) in c.iter_mut().zip(&sums) {
-        for (w, &sum) in sums.iter().enumerate() {
-            // SAFETY: as above; nothing else refers to `c` while it is borrowed.
-            unsafe { _mm256_storeu_ps(c.as_mut_ptr().add(w * LANES), sum) };
-        }
-    }
+    };
 }
+
+define_tile!(
+    tile_f32,
+    "avx2,fma",
+    _mm256_setzero_ps(),
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    |word| _mm256_set1_ps(f32::from_bits(word)),
+    _mm256_loadu_ps,
+    |sum, a, b| _mm256_fmadd_ps(a, b, sum)
+);
 
 /// Sums that do not wait for each other, as many as the tile has.
 const CHAINS: usize = 12;
