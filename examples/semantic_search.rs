@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use common::cli::{self, Flags};
 use common::{Result, fetch, input};
 use mpnet::SentenceEncoder;
-use mpnet::search::semantic_search;
+use mpnet::search::semantic_search_by;
 
 const HELP: &str = "\
 usage: semantic_search [--model DIR] [--corpus FILE] [--query TEXT] [--top K]
@@ -82,7 +82,9 @@ fn search() -> Result<()> {
     let encoder = SentenceEncoder::from_pretrained(&directory)?;
     let corpus_embeddings = input::encode(&encoder, &corpus)?;
     let query_embedding = encoder.encode(&[&query])?;
-    let hits = semantic_search(&query_embedding.view(), &corpus_embeddings.view(), top);
+    let (query_embedding, corpus_embeddings) = (query_embedding.view(), corpus_embeddings.view());
+    let similarity = encoder.similarity_fn();
+    let hits = semantic_search_by(similarity, &query_embedding, &corpus_embeddings, top);
 
     let mut out = io::stdout().lock();
     writeln!(out, "{query}")?;

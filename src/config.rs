@@ -117,14 +117,14 @@ impl Config {
     /// Width of one attention head, `K = D / H`.
     #[must_use]
     pub fn head_size(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
+        self.hidden_size / self.num_attention_heads.max(1)
     }
 
     /// The longest text that the position table can number, special tokens included: the first token has
     /// position 2, so two rows of the table are never reached.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
-        self.max_position_embeddings - 2
+        self.max_position_embeddings.saturating_sub(2)
     }
 }
 

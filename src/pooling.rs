@@ -175,7 +175,14 @@ impl Pooling {
                     PoolingMode::from_name(name)
                         .ok_or_else(|| wrong("pooling_mode", format!("`{name}` is not known")))
                 };
-                names.iter().map(mode).collect::<Result<Vec<_>>>()?
+                let modes = names.iter().map(mode).collect::<Result<Vec<_>>>()?;
+                if let Some((i, name)) =
+                    (1..).zip(&modes).find(|(i, mode)| modes[*i..].contains(mode))
+                {
+                    let problem = format!("has {name:?} twice, at place {i} and later");
+                    return Err(wrong("pooling_mode", problem));
+                }
+                modes
             }
             None => flagged(&raw.rest).map_err(|field| {
                 wrong(&field, "must be true or false, and one that is known".to_owned())
@@ -284,6 +291,7 @@ mod tests {
         for (json, field) in [
             (r#"{"word_embedding_dimension": 16}"#, "word_embedding_dimension"),
             (r#"{"pooling_mode": "median"}"#, "pooling_mode"),
+            (r#"{"pooling_mode": ["max", "cls", "max"]}"#, "pooling_mode"),
             (r#"{"pooling_mode_mean_tokens": "yes"}"#, "pooling_mode_mean_tokens"),
             (r#"{"pooling_mode_attention": true}"#, "pooling_mode_attention"),
         ] {

@@ -2,13 +2,10 @@
 
 use std::cmp::Ordering;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::kernels::Precision;
-use crate::kernels::gemm::{PackedMatrix, matmul};
-use crate::kernels::isa::Isa;
-use crate::similarity::normalized;
+use crate::similarity::Similarity;
 
 /// Queries and corpus rows scored at once: the scores, 64 × 4096, are 1 MiB, and each corpus row that is read serves 64
 /// queries.
@@ -20,14 +17,15 @@ const CORPUS: usize = 4096;
 pub struct Hit {
     /// Its row in the corpus.
     pub corpus_id: usize,
-    /// The cosine of its angle to the query.
+    /// How alike it is to the query: larger is more alike.
     pub score: f32,
 }
 
 impl Hit {
     /// Better hits first: the higher score, then the earlier row. A score that is not a number is worse than any other.
     fn rank(&self, other: &Self) -> Ordering {
-        let key = |hit: &Self| if hit.score.is_nan() { f32::NEG_INFINITY } else { hit.score };
+        // Adding 0 makes 0 of −0, which `total_cmp` puts below it.
+        let key = |hit: &Self| if hit.score.is_nan() { f32::NEG_INFINITY } else { hit.score + 0.0 };
         key(other).total_cmp(&key(self)).then(self.corpus_id.cmp(&other.corpus_id))
     }
 }
@@ -57,8 +55,23 @@ pub fn semantic_search(
     corpus: &ArrayView2<f32>,
     top_k: usize,
 ) -> Vec<Vec<Hit>> {
+    semantic_search_by(Similarity::Cosine, queries, corpus, top_k)
+}
+
+/// As [`semantic_search`], by another similarity than the cosine:
+/// [`SentenceEncoder::similarity_fn`](crate::SentenceEncoder::similarity_fn) says which one a model was trained for.
+///
+/// # Panics
+///
+/// If the widths differ.
+#[must_use]
+pub fn semantic_search_by(
+    similarity: Similarity,
+    queries: &ArrayView2<f32>,
+    corpus: &ArrayView2<f32>,
+    top_k: usize,
+) -> Vec<Vec<Hit>> {
     assert_eq!(queries.ncols(), corpus.ncols(), "semantic_search: the widths differ");
-    let queries = normalized(queries);
     let top_k = top_k.min(corpus.nrows());
     queries
         .axis_chunks_iter(Axis(0), QUERIES)
@@ -67,23 +80,18 @@ pub fn semantic_search(
                 .axis_chunks_iter(Axis(0), CORPUS)
                 .enumerate()
                 .par_bridge()
-                .map(|(chunk, rows)| best_of_chunk(queries, rows, chunk * CORPUS, top_k))
+                .map(|(chunk, rows)| {
+                    let scores = similarity.on_this_thread(&queries, &rows);
+                    best_of_chunk(scores.view(), chunk * CORPUS, top_k)
+                })
                 .reduce(|| vec![Vec::new(); queries.nrows()], |a, b| merge(a, b, top_k))
         })
         .collect()
 }
 
-/// For each query the best `top_k` of `rows`, which begin at row `first` of the corpus.
-fn best_of_chunk(
-    queries: ArrayView2<f32>,
-    rows: ArrayView2<f32>,
-    first: usize,
-    top_k: usize,
-) -> Vec<Vec<Hit>> {
-    let mut scores = Array2::zeros((queries.nrows(), rows.nrows()));
-    let mut packed = PackedMatrix::empty(Isa::best(), Precision::F32);
-    packed.repack(normalized(&rows).view());
-    matmul(1.0, queries, &packed, &mut scores.view_mut());
+/// For each query the best `top_k` of the rows whose `scores` `[Q, rows]` these are, the first being row `first` of the
+/// corpus.
+fn best_of_chunk(scores: ArrayView2<f32>, first: usize, top_k: usize) -> Vec<Vec<Hit>> {
     let best = |scores: ndarray::ArrayView1<f32>| {
         let hit = |(j, &score)| Hit { corpus_id: first + j, score };
         keep_best(scores.iter().enumerate().map(hit).collect(), top_k)
@@ -114,7 +122,7 @@ fn keep_best(mut hits: Vec<Hit>, top_k: usize) -> Vec<Hit> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::s;
+    use ndarray::{Array2, s};
 
     use super::*;
     use crate::similarity::cos_sim;
@@ -137,6 +145,22 @@ mod tests {
                 .collect();
             all.sort_by(Hit::rank);
             assert_eq!(hits[..], all[..7]);
+        }
+    }
+
+    #[test]
+    fn by_every_similarity() {
+        let (queries, corpus) = (vectors(3, 1), vectors(200, 2));
+        for similarity in
+            [Similarity::Cosine, Similarity::Dot, Similarity::Euclidean, Similarity::Manhattan]
+        {
+            let hits = semantic_search_by(similarity, &queries.view(), &corpus.view(), 1);
+            let scores = similarity.all(&queries.view(), &corpus.view());
+            for (hits, scores) in hits.iter().zip(scores.rows()) {
+                let best = scores.fold(f32::MIN, |max, &x| max.max(x));
+                assert!((hits[0].score - best).abs() < 1e-6, "{similarity:?}");
+                assert!((scores[hits[0].corpus_id] - best).abs() < 1e-6, "{similarity:?}");
+            }
         }
     }
 

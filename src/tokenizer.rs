@@ -60,14 +60,14 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenizer`] if it is not a tokenizer.
     pub fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_ref()).map_err(|error| {
-            Error::Tokenizer { file: file.to_owned(), problem: error.to_string() }
-        })?;
+        let wrong = |problem: String| Error::Tokenizer { file: file.to_owned(), problem };
+        let value: Value =
+            serde_json::from_slice(json.as_ref()).map_err(|error| wrong(error.to_string()))?;
+        check_components(&value).map_err(wrong)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_ref())
+            .map_err(|error| wrong(error.to_string()))?;
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| Error::Tokenizer {
-            file: file.to_owned(),
-            problem: error.to_string(),
-        })?;
+        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
         Ok(Self { inner, file: file.to_owned(), lowercase: false })
     }
 
@@ -171,7 +171,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens.
+    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens, [`Error::Tokenize`] if the tokenizer fails,
+    /// as one does whose vocabulary lacks its token for unknown words.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -238,7 +239,7 @@ impl Tokenizer {
         let special = self.special_tokens(second.is_some());
         let Some(room) = max_tokens.checked_sub(special) else {
             return Err(Error::Option {
-                option: "max_seq_length",
+                option: "max_tokens",
                 problem: format!("is {max_tokens}, but {special} special tokens must fit"),
             });
         };
@@ -247,7 +248,7 @@ impl Tokenizer {
         let (first, second) = (self.pieces(first), second.map(|second| self.pieces(second)));
         let (first, second) = (first.map_err(failed)?, second.transpose().map_err(failed)?);
         let content = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let (first, second) = truncate_encodings(
+        let (mut first, mut second) = truncate_encodings(
             first,
             second,
             &TruncationParams {
@@ -258,6 +259,9 @@ impl Tokenizer {
             },
         )
         .map_err(failed)?;
+        // What was cut off is kept in pieces, which the post-processor would combine, each of one text with each of the other.
+        first.take_overflowing();
+        second.as_mut().map(Encoding::take_overflowing);
         let encoding = match self.inner.get_post_processor() {
             Some(processor) => processor.process(first, second, true).map_err(failed)?,
             None => Encoding::merge(std::iter::once(first).chain(second), false),
@@ -273,6 +277,30 @@ impl Tokenizer {
             self.inner.encode_fast(text, false)
         }
     }
+}
+
+/// Refuses, anywhere in a `tokenizer.json`, what the `tokenizers` crate takes and then panics at.
+fn check_components(value: &Value) -> Result<(), String> {
+    match value.get("type").and_then(Value::as_str) {
+        Some("FixedLength") if value["length"] == 0 => {
+            return Err("a FixedLength pre-tokenizer of length 0".to_owned());
+        }
+        Some("TemplateProcessing") => {
+            let pieces = ["single", "pair"].into_iter().filter_map(|part| value[part].as_array());
+            for piece in pieces.flatten() {
+                if let Some(id) = piece["SpecialToken"]["id"].as_str()
+                    && value["special_tokens"].get(id).is_none()
+                {
+                    return Err(format!("its template names `{id}`, which is no special token"));
+                }
+            }
+        }
+        _ => {}
+    }
+    // The vocabulary is large and has no components in it.
+    let parts = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "model");
+    let list = value.as_array().into_iter().flatten();
+    parts.map(|(_, part)| part).chain(list).try_for_each(check_components)
 }
 
 /// `clean_up_tokenization` of `transformers`: the decoder of `tokenizers` does the same token by token, and so does not see

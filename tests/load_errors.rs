@@ -412,6 +412,15 @@ fn options_out_of_range() {
     option(pooling.build().unwrap_err(), "pooling");
 }
 
+/// A length in a file that makes no sense is that file's fault, not an option's.
+#[test]
+fn lengths_in_files() {
+    let short = |m: &Damaged| {
+        m.set("sentence_bert_config.json", "max_seq_length", 1.into());
+    };
+    assert_variant!(error_of(short, &["max_seq_length"]), Error::Field { .. });
+}
+
 #[test]
 fn ids_and_lengths_beyond_the_model() {
     let encoder = SentenceEncoder::from_pretrained(tiny()).unwrap();

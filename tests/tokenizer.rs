@@ -110,7 +110,7 @@ fn the_limits_in_the_file_do_not_count() {
     assert_eq!((tokens[0].ids.as_slice(), tokens[0].dropped), (&[0, 2][..], 300));
     assert!(matches!(
         tokenizer.encode(&[&long], 1),
-        Err(Error::Option { option: "max_seq_length", .. })
+        Err(Error::Option { option: "max_tokens", .. })
     ));
 }
 
@@ -183,4 +183,38 @@ fn a_vocabulary_without_its_special_tokens_is_refused() {
     assert!(error.to_string().contains("[UNK]"), "{error}");
     model.write("vocab.txt", [b'<', 0xFF, 0xFE]);
     assert!(matches!(model.load(), Err(Error::Tokenizer { .. })));
+}
+
+#[test]
+fn a_very_long_pair_under_a_small_limit() {
+    let long = "word ".repeat(100_000);
+    let tokens = &published().encode_pairs(&[(&long, &long)], 8).unwrap()[0];
+    assert_eq!((tokens.ids.len(), tokens.dropped), (8, 199_996));
+}
+
+/// Files that the `tokenizers` crate reads and then panics at.
+#[test]
+fn components_that_make_no_sense_are_refused() {
+    let mut file: serde_json::Value = json("tiny/tokenizer.json");
+    file["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "[NONE]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {},
+    });
+    let error = Tokenizer::from_json(file.to_string(), "tokenizer.json").unwrap_err();
+    assert!(error.to_string().contains("[NONE]"), "{error}");
+
+    let mut file: serde_json::Value = json("tiny/tokenizer.json");
+    let nothing = serde_json::json!({"type": "FixedLength", "length": 0});
+    file["pre_tokenizer"] = serde_json::json!({"type": "Sequence", "pretokenizers": [nothing]});
+    let error = Tokenizer::from_json(file.to_string(), "tokenizer.json").unwrap_err();
+    assert!(matches!(error, Error::Tokenizer { .. }), "{error}");
+
+    // No token for unknown words: known ones can be had, others are an error that says which text.
+    let mut file: serde_json::Value = json("tiny/tokenizer.json");
+    file["model"]["unk_token"] = "[NONE]".into();
+    let tokenizer = Tokenizer::from_json(file.to_string(), "tokenizer.json").unwrap();
+    let error = tokenizer.encode(&["the", "\u{2603}"], 48).unwrap_err();
+    assert!(matches!(error, Error::Tokenize { text: 1, .. }), "{error}");
 }

@@ -47,11 +47,13 @@ def python():
     """The interpreter of a virtual environment with the requirements."""
     directory = pathlib.Path(os.environ.get("VIRTUAL_ENV") or ROOT / "target" / "peers")
     interpreter = directory / "bin" / "python"
-    if not interpreter.exists():
+    done = directory / "requirements-installed"
+    if "VIRTUAL_ENV" not in os.environ and not done.exists():
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
         subprocess.run(
             [interpreter, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True
         )
+        done.touch()
     return str(interpreter)
 
 

@@ -185,7 +185,7 @@ impl<'a> Checkpoint<'a> {
         Weights {
             checkpoint: self,
             prefix: String::new(),
-            isa: Isa::best(),
+            isa: Isa::current(),
             precision: Precision::F32,
         }
     }
@@ -195,11 +195,14 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`] if they are nowhere.
+    /// [`Error::MissingTensor`] if they are nowhere, [`Error::Option`] if `MPNET_ISA` names no instruction set of this
+    /// machine.
     pub fn encoder(&self) -> Result<Weights<'_>> {
         let found = PREFIXES.iter().find(|p| self.tensors.contains_key(&format!("{p}{PROBE}")));
         match found {
-            Some(prefix) => Ok(Weights { prefix: (*prefix).to_owned(), ..self.root() }),
+            Some(prefix) => {
+                Ok(Weights { prefix: (*prefix).to_owned(), isa: Isa::detect()?, ..self.root() })
+            }
             None => Err(self.missing(PROBE)),
         }
     }
@@ -295,7 +298,7 @@ impl Weights<'_> {
         Self { prefix: format!("{}{name}.", self.prefix), ..*self }
     }
 
-    /// The same place, its weights to be packed for `isa` instead of the fastest instruction set there is.
+    /// The same place, its weights to be packed for `isa` instead of what [`Isa::detect`] finds.
     #[must_use]
     pub fn on(mut self, isa: Isa) -> Self {
         self.isa = isa;

@@ -56,10 +56,17 @@ impl Isa {
     ///
     /// [`Error::Option`] if the variable names an instruction set that does not exist or is not available.
     pub fn detect() -> Result<Self> {
-        match std::env::var_os(VARIABLE) {
+        match std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
             None => Ok(Self::best()),
             Some(name) => parse(&name.to_string_lossy(), VARIABLE),
         }
+    }
+
+    /// As [`detect`](Self::detect), looked up once, for functions that cannot fail: a wrong `MPNET_ISA`, which loading a
+    /// model reports, counts as none.
+    pub(crate) fn current() -> Self {
+        static CURRENT: OnceLock<Isa> = OnceLock::new();
+        *CURRENT.get_or_init(|| Self::detect().unwrap_or_else(|_| Self::best()))
     }
 
     /// Its name, as `MPNET_ISA` and `--isa` take it.

@@ -117,7 +117,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
         );
         // Weights that do not fit config.json are the nearer cause than a tokenizer that does not.
         let (model, tokenizer) = (model?, tokenizer?);
-        check_length(max_seq_length, &tokenizer)?;
+        self.check_length(max_seq_length, folder, &tokenizer)?;
         Ok(SentenceEncoder {
             tokenizer,
             model,
@@ -174,14 +174,19 @@ impl<'a> SentenceEncoderBuilder<'a> {
         }
         Ok(own.min(limit))
     }
-}
 
-/// A length that leaves no room for the special tokens is refused now, not at the first text.
-fn check_length(max_seq_length: usize, tokenizer: &Tokenizer) -> Result<()> {
-    let least = tokenizer.special_tokens(false).max(1);
-    if max_seq_length < least {
-        let problem = format!("is {max_seq_length}, must be at least {least}");
-        return Err(Error::Option { option: "max_seq_length", problem });
+    /// A length that leaves no room for the special tokens is refused now, not at the first text.
+    fn check_length(&self, length: usize, folder: &str, tokenizer: &Tokenizer) -> Result<()> {
+        let least = tokenizer.special_tokens(false).max(1);
+        let problem = format!("is {length}, must be at least {least}");
+        match self.max_seq_length {
+            _ if length >= least => Ok(()),
+            Some(_) => Err(Error::Option { option: "max_seq_length", problem }),
+            None => Err(Error::Field {
+                file: self.files.label(folder),
+                field: "max_seq_length or model_max_length".to_owned(),
+                problem,
+            }),
+        }
     }
-    Ok(())
 }

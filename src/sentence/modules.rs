@@ -19,10 +19,14 @@ const MODULES: &str = "modules.json";
 const SETTINGS: &str = "config_sentence_transformers.json";
 
 /// The names under which the transformer module's settings have been saved over the years.
-const TRANSFORMER_SETTINGS: [&str; 3] = [
+const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
     "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
 ];
 
 /// What stands after the pooling.
@@ -232,15 +236,18 @@ impl Settings {
             let problem = format!("`{kind}` is another kind of model, not a SentenceTransformer");
             return Err(wrong("model_type", problem));
         }
-        let prompts: BTreeMap<String, String> = raw
+        let mut prompts: BTreeMap<String, String> = raw
             .prompts
             .unwrap_or_default()
             .into_iter()
             .map(|(name, prompt)| (name, prompt.unwrap_or_default()))
             .collect();
-        // The reference adds empty prompts of these two names, so that they can be the default.
-        let known = |name: &str| prompts.contains_key(name) || matches!(name, "query" | "document");
-        if let Some(name) = raw.default_prompt_name.as_deref().filter(|&name| !known(name)) {
+        // The reference adds empty prompts of these two names.
+        for name in ["query", "document"] {
+            prompts.entry(name.to_owned()).or_default();
+        }
+        let known = |name: &&str| prompts.contains_key(*name);
+        if let Some(name) = raw.default_prompt_name.as_deref().filter(|name| !known(name)) {
             let problem = format!("there is no prompt `{name}`");
             return Err(wrong("default_prompt_name", problem));
         }

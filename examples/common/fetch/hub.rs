@@ -11,6 +11,8 @@ use ureq::config::RedirectAuthHeaders;
 
 use super::{ALL_BYTES, FILES, Result, create_dir, failed, length, step, with_suffix};
 
+/// The commit of the repository that the hash of the weights belongs to, so that the small files are the ones too.
+const REVISION: &str = "9a3225965996d404b775526de6dbfe85d3368642";
 const REPOSITORY: &str = "sentence-transformers/all-mpnet-base-v2";
 
 /// The Hugging Face hub, or the mirror that `HF_ENDPOINT` names.
@@ -61,7 +63,7 @@ impl Hub {
 
     /// A connection that breaks is taken up again, as long as each gets further than the last.
     fn fetch_file(&self, file: &str, path: &Path, bar: &ProgressBar, done: u64) -> Result<()> {
-        let url = format!("{}/{REPOSITORY}/resolve/main/{file}", self.url);
+        let url = format!("{}/{REPOSITORY}/resolve/{REVISION}/{file}", self.url);
         let part = with_suffix(path, ".part");
         let mut reached = length(&part);
         while let Err(error) = self.fetch_rest(&url, &part, bar, done) {

@@ -49,9 +49,11 @@ const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_BYTES: u64 = 437_971_872;
 const ALL_BYTES: u64 = 438_681_931;
 
-/// Whether `dir` has all files and weights of the right length. What they hold, [`verify`] checks.
+/// Whether `dir` has all files (but for the README, which nothing reads) and weights of the right length. What they hold,
+/// [`verify`] checks.
 pub fn is_complete(dir: &Path) -> bool {
-    FILES.iter().all(|file| dir.join(file).is_file()) && length(&dir.join(WEIGHTS)) == WEIGHTS_BYTES
+    FILES[1..].iter().all(|file| dir.join(file).is_file())
+        && length(&dir.join(WEIGHTS)) == WEIGHTS_BYTES
 }
 
 /// Checks the sha256 of the weights in `dir`.

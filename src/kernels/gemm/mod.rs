@@ -33,10 +33,16 @@ use {
 
 /// Words of the sum between two visits to the partial results: a panel of 32 columns then is 24 KiB and stays, with the
 /// rows that meet it, in a first-level cache of 32 KiB or more.
+#[cfg(target_arch = "x86_64")]
 const DEPTH: usize = 192;
 
 /// Packed words of `A` that one task works on: 512 KiB, half of a second-level cache of 1 MiB.
+#[cfg(target_arch = "x86_64")]
 const BLOCK: usize = 128 << 10;
+
+/// Rows that one task works on at most, so that the partial results of a panel stay in cache too: 64 KiB for AVX-512.
+#[cfg(target_arch = "x86_64")]
+const TALLEST: usize = 512;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
@@ -261,7 +267,7 @@ impl Isa {
                 .unwrap_or((1, 1)),
             #[cfg(target_arch = "x86_64")]
             _ => {
-                let rows = m.div_ceil((BLOCK / k).max(1));
+                let rows = m.div_ceil((BLOCK / k).clamp(1, TALLEST));
                 let panels = n.div_ceil(self.columns());
                 (rows, wanted.div_ceil(rows).clamp(1, panels))
             }
@@ -286,9 +292,9 @@ struct Factors<'a> {
 
 impl Kernel<Scalar> for Product<'_, '_> {
     fn run(self, simd: Scalar) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            self.factors.by_matrixmultiply(simd, self.rectangle, scratch);
-        });
+        let mut scratch = SCRATCH.take();
+        self.factors.by_matrixmultiply(simd, self.rectangle, &mut scratch);
+        SCRATCH.set(scratch);
     }
 }
 
@@ -298,9 +304,10 @@ macro_rules! by_tiles {
         impl Kernel<$simd> for Product<'_, '_> {
             #[inline(always)]
             fn run(self, simd: $simd) {
-                SCRATCH.with_borrow_mut(|scratch| {
-                    self.factors.by_tiles(simd, self.rectangle, scratch);
-                });
+                // Taken out and put back, since a closure would be compiled without the instructions.
+                let mut scratch = SCRATCH.take();
+                self.factors.by_tiles(simd, self.rectangle, &mut scratch);
+                SCRATCH.set(scratch);
             }
         }
     )*};
@@ -405,7 +412,7 @@ impl Factors<'_> {
     #[inline(always)]
     fn by_tiles<S: Simd + Tile>(self, simd: S, rectangle: Rectangle, scratch: &mut Scratch) {
         let Rectangle { row, column, mut out } = rectangle;
-        let height = (BLOCK / self.b.k.max(1)).max(1);
+        let height = (BLOCK / self.b.k.max(1)).clamp(1, TALLEST);
         for first in (0..out.nrows()).step_by(height) {
             let rows = first..(first + height).min(out.nrows());
             let out = out.slice_mut(s![rows, ..]);
@@ -551,7 +558,7 @@ mod tests {
             let largest = |row: ArrayView1<f32>| row.fold(0.0_f32, |max, x| max.max(x.abs()));
             let range = |row: ArrayView1<f32>| {
                 let (low, high) = row.fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
-                high - low
+                (high - low).max(0.0)
             };
             for ((i, j), tolerance) in tolerance.indexed_iter_mut() {
                 let (row, column) = (a.row(i), b.row(j));

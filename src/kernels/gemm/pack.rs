@@ -53,7 +53,7 @@ pub(super) fn pack_row(
             let (low, high) = row
                 .iter()
                 .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
-            let (low, high) = (alpha * low, alpha * high);
+            let (low, high) = if low <= high { (alpha * low, alpha * high) } else { (0.0, 0.0) };
             let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
             let (inverse, offset) = (1.0 / scale, low);
             let quantise = |x: &f32| ((alpha * x - offset) * inverse + ROUND).to_bits() & 0xFF;

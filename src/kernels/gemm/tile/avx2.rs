@@ -41,11 +41,8 @@ impl Tile for Avx2 {
             c.len()
         );
         assert!(self.has_tile(precision), "there is no {precision} tile on this machine");
-        // SAFETY: an `Avx2` exists only where its features were detected.
-        match precision {
-            Precision::F32 => unsafe { tile_f32::<M>(a, b, c, accumulate) },
-            other => unreachable!("there is no {other} tile"),
-        }
+        // SAFETY: an `Avx2` exists only where its features were detected; there is no other tile, by the assertion.
+        unsafe { tile_f32::<M>(a, b, c, accumulate) }
     }
 
     #[inline(always)]
@@ -55,45 +52,6 @@ impl Tile for Avx2 {
         std::hint::black_box(unsafe { multiply_adds(steps) });
         2 * LANES * CHAINS * steps
     }
-}
-
-/// Defines a tile: what type its sums have, how a word of `a` becomes a register, and the instruction.
-macro_rules! define_tile {
-    ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
-        #[target_feature(enable = $features)]
-        #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
-        fn $name<const M: usize>(a: &[u32], b: &[u32], c: &mut [u32], accumulate: bool) {
-            let (c, _) = c.as_chunks_mut::<COLUMNS>();
-            let mut sums = [[$zero; WIDTH]; M];
-            if accumulate {
-                for (sums, c) in sums.iter_mut().zip(c.iter()) {
-                    for (w, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `c` has WIDTH · LANES words, of which these are LANES from w · LANES on.
-                        *sum = unsafe { $load(c.as_ptr().add(w * LANES).cast()) };
-                    }
-                }
-            }
-            let (a, _) = a.as_chunks::<M>();
-            let (b, _) = b.as_chunks::<COLUMNS>();
-            for (a, b) in a.iter().zip(b) {
-                // SAFETY: as above, for `b`.
-                let b: [_; WIDTH] =
-                    std::array::from_fn(|w| unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) });
-                for (sums, &a) in sums.iter_mut().zip(a) {
-                    let a = $broadcast(a);
-                    for (sum, &b) in sums.iter_mut().zip(&b) {
-                        *sum = $fma(*sum, a, b);
-                    }
-                }
-            }
-            for (c, sums) in c.iter_mut().zip(&sums) {
-                for (w, &sum) in sums.iter().enumerate() {
-                    // SAFETY: as above; nothing else refers to `c` while it is borrowed.
-                    unsafe { $store(c.as_mut_ptr().add(w * LANES).cast(), sum) };
-                }
-            }
-        }
-    };
 }
 
 define_tile!(

@@ -4,6 +4,48 @@
 //! sum the `M` words of a column of `A`. `b` is `[words][COLUMNS]`: for each step a row of the panel. Both are read front to
 //! back, once.
 
+/// Defines a tile by what its sums begin as, how they are loaded and stored, how a word of `a` fills a register, how words of
+/// `b` are loaded, and the instruction. `COLUMNS`, `WIDTH` and `LANES` are those of the place where it is used.
+macro_rules! define_tile {
+    ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
+        #[target_feature(enable = $features)]
+        #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
+        fn $name<const M: usize>(a: &[u32], b: &[u32], c: &mut [u32], accumulate: bool) {
+            let (c, _) = c.as_chunks_mut::<COLUMNS>();
+            let mut sums = [[$zero; WIDTH]; M];
+            if accumulate {
+                for (sums, c) in sums.iter_mut().zip(c.iter()) {
+                    for (w, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: `c` has WIDTH · LANES words, of which these are LANES from w · LANES on.
+                        *sum = unsafe { $load(c.as_ptr().add(w * LANES).cast()) };
+                    }
+                }
+            }
+            let (a, _) = a.as_chunks::<M>();
+            let (b, _) = b.as_chunks::<COLUMNS>();
+            for (a, b) in a.iter().zip(b) {
+                let load = |w: usize| {
+                    // SAFETY: as above, for `b`.
+                    unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) }
+                };
+                let b: [_; WIDTH] = std::array::from_fn(load);
+                for (sums, &a) in sums.iter_mut().zip(a) {
+                    let a = $broadcast(a);
+                    for (sum, &b) in sums.iter_mut().zip(&b) {
+                        *sum = $fma(*sum, a, b);
+                    }
+                }
+            }
+            for (c, sums) in c.iter_mut().zip(&sums) {
+                for (w, &sum) in sums.iter().enumerate() {
+                    // SAFETY: as above; nothing else refers to `c` while it is borrowed.
+                    unsafe { $store(c.as_mut_ptr().add(w * LANES).cast(), sum) };
+                }
+            }
+        }
+    };
+}
+
 mod avx2;
 mod avx512;
 
