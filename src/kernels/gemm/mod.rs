@@ -17,7 +17,7 @@ mod tile;
 
 use std::cell::RefCell;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use super::activation::{Activation, activate};
@@ -114,7 +114,7 @@ impl PackedMatrix {
         let columns = self.isa.columns();
         let panel = self.words() * columns;
         self.values.resize(self.n.div_ceil(columns) * panel, 0);
-        self.channels.resize(self.n, Channel { scale: 1.0, sum: 0.0 });
+        self.channels.resize(self.n, Channel::NONE);
         panel
     }
 }
@@ -131,8 +131,23 @@ fn pack_panel(
     if channels.len() < columns {
         values.fill(0);
     }
+    let mut scratch = Vec::new();
+    let mut copy = Vec::new();
     for (j, channel) in channels.iter_mut().enumerate() {
-        *channel = pack_column(precision, b.row(index * columns + j), (j, columns), values);
+        let row = contiguous(b.row(index * columns + j), &mut copy);
+        *channel = pack_column(precision, row, (j, columns), &mut scratch, values);
+    }
+}
+
+/// The values of `row` one after another: its own, or `copy` filled with them.
+fn contiguous<'a>(row: ArrayView1<'a, f32>, copy: &'a mut Vec<f32>) -> &'a [f32] {
+    match row.to_slice() {
+        Some(row) => row,
+        None => {
+            copy.clear();
+            copy.extend(row);
+            copy
+        }
     }
 }
 
@@ -321,6 +336,9 @@ struct Scratch {
     /// Packed rows of `A`, and their ranges.
     rows: Vec<u32>,
     ranges: Vec<Range>,
+    /// One row of `A` before it is packed: if it is not contiguous, and in fewer bits.
+    copy: Vec<f32>,
+    bytes: Vec<u8>,
     /// A piece of `B`, where it has to be expanded.
     expanded: Vec<u32>,
     /// Partial results.
@@ -360,14 +378,14 @@ impl Factors<'_> {
         let ((m, n), precision) = (out.dim(), self.b.precision);
         let words = self.b.words();
         let k = words * precision.values_per_word();
-        let Scratch { rows, ranges, expanded, sums } = scratch;
+        let Scratch { rows, ranges, copy, bytes, expanded, sums } = scratch;
         rows.clear();
         rows.resize(m * k, 0);
         ranges.clear();
         for i in 0..m {
             let packed = &mut rows[i * k..(i + 1) * k];
-            let row = self.a.row(first + i);
-            ranges.push(pack_row(precision, true, self.alpha, row, (0, 1), packed));
+            let row = contiguous(self.a.row(first + i), copy);
+            ranges.push(pack_row(precision, true, self.alpha, row, (0, 1), bytes, packed));
         }
         /// Columns at once, so that a piece of `B` that is expanded stays small.
         const COLUMNS: usize = 256;
@@ -431,7 +449,7 @@ impl Factors<'_> {
         let per = if native { 1 } else { precision.values_per_word() };
         let tile = if native { precision } else { Precision::F32 };
         let (panel_words, words) = (self.b.words(), self.b.words() * per);
-        let Scratch { rows, ranges, expanded, sums } = scratch;
+        let Scratch { rows, ranges, copy, bytes, expanded, sums } = scratch;
 
         // As few tiles as can be, of heights that differ by one at most.
         let tiles = m.div_ceil(S::ROWS);
@@ -443,8 +461,9 @@ impl Factors<'_> {
             let (top, height) = (edge(i), edge(i + 1) - edge(i));
             let packed = &mut rows[top * words..(top + height) * words];
             for r in 0..height {
-                let row = self.a.row(start + top + r);
-                ranges.push(pack_row(precision, !native, self.alpha, row, (r, height), packed));
+                let row = contiguous(self.a.row(start + top + r), copy);
+                let place = (r, height);
+                ranges.push(pack_row(precision, !native, self.alpha, row, place, bytes, packed));
             }
         }
         sums.clear();
@@ -525,7 +544,7 @@ const CONTIGUOUS: &str = "the rows of `out` are contiguous";
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array2, ArrayView1, s};
+    use ndarray::{Array2, s};
 
     use super::*;
 
