@@ -1,0 +1,178 @@
+//! Every instruction set and precision against `f64`, and the promise that a row's bits depend on nothing but the row.
+
+use ndarray::{Array2, s};
+
+use super::*;
+
+fn matrix(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 7 + seed) as f32).sin())
+}
+
+fn exact(a: &Array2<f32>, b: &Array2<f32>) -> Array2<f64> {
+    a.mapv(f64::from).dot(&b.mapv(f64::from).t())
+}
+
+/// The exact product of what `a` and `b` are rounded to, and how far a result may be from it.
+fn expected(precision: Precision, a: &Array2<f32>, b: &Array2<f32>) -> (Array2<f64>, Array2<f64>) {
+    let k = a.ncols() as f64;
+    let round = |x: f32| match precision {
+        Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
+        _ => x,
+    };
+    let (a, b) = (a.mapv(round), b.mapv(round));
+    // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k times in the worst
+    // case, √k times if the roundings are independent. Twice that is allowed.
+    let size = exact(&a.mapv(f32::abs), &b.mapv(f32::abs));
+    let mut tolerance = size * f64::from(f32::EPSILON) * k.sqrt();
+    if precision == Precision::Int8 {
+        // A value is off by half a step of its row, so a product by |a|·δb + |b|·δa + δa·δb.
+        let largest = |row: ArrayView1<f32>| row.fold(0.0_f32, |max, x| max.max(x.abs()));
+        let range = |row: ArrayView1<f32>| {
+            let (low, high) = row.fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+            (high - low).max(0.0)
+        };
+        for ((i, j), tolerance) in tolerance.indexed_iter_mut() {
+            let (row, column) = (a.row(i), b.row(j));
+            let (da, db) = (range(row) / 510.0, largest(column) / 254.0);
+            let (sa, sb) = (row.mapv(f32::abs).sum(), column.mapv(f32::abs).sum());
+            let step = sa * db + sb * da + k as f32 * da * db;
+            *tolerance += f64::from(step) * 1.001;
+        }
+    }
+    (exact(&a, &b), tolerance)
+}
+
+#[test]
+fn every_isa_agrees_with_f64_in_every_precision_for_shapes_around_the_tiles() {
+    for &(m, n, k) in &[
+        (1, 1, 1),
+        (1, 768, 768),
+        (2, 3, 5),
+        (5, 15, 8),
+        (6, 16, 191),
+        (7, 17, 192),
+        (11, 31, 193),
+        (12, 32, 256),
+        (13, 33, 384),
+        (25, 65, 385),
+        (65, 130, 301),
+        (180, 100, 768),
+        (50, 40, 3072),
+        (3, 5, 0),
+        (0, 5, 3),
+        (3, 0, 5),
+    ] {
+        let (a, b) = (matrix(m, k, 1), matrix(n, k, 2));
+        for precision in Precision::ALL {
+            let (want, tolerance) = expected(precision, &a, &b);
+            for &isa in Isa::available() {
+                let b = PackedMatrix::new(isa, precision, b.view());
+                let mut got = Array2::from_elem((m, n), f32::NAN);
+                matmul(1.0, a.view(), &b, &mut got.view_mut());
+                for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
+                    let distance = (f64::from(*got) - want).abs();
+                    assert!(
+                        distance <= *tolerance,
+                        "{isa}, {precision}, {m}×{n}×{k}: {got} {want}, allowed {tolerance}"
+                    );
+                }
+                let mut shared = Array2::from_elem((m, n), f32::NAN);
+                par_matmul(a.view(), &b, shared.view_mut(), Epilogue::None);
+                assert_eq!(got, shared, "{isa}, {precision}, {m}×{n}×{k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_hard_to_quantise() {
+    // Constant rows, zeros, one outlier, and a range that does not include zero.
+    let rows = [[0.0; 4], [3.0; 4], [-2.0; 4], [0.01, -0.02, 500.0, 0.03], [7.0, 7.5, 8.0, 9.0]];
+    let a = Array2::from_shape_fn((5, 4), |(i, j)| rows[i][j]);
+    let b = Array2::from_shape_fn((5, 4), |(i, j)| rows[4 - i][j] - 1.0);
+    let (want, tolerance) = expected(Precision::Int8, &a, &b);
+    for &isa in Isa::available() {
+        let b = PackedMatrix::new(isa, Precision::Int8, b.view());
+        let mut got = Array2::zeros((5, 5));
+        matmul(1.0, a.view(), &b, &mut got.view_mut());
+        for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
+            assert!((f64::from(*got) - want).abs() <= tolerance + 1e-6, "{isa}: {got} {want}");
+        }
+    }
+}
+
+#[test]
+fn the_scale_strided_views_and_memory_used_again() {
+    let (a, b) = (matrix(10, 12, 1), matrix(20, 12, 2));
+    let (a, b) = (a.slice(s![2..9, 4..8]), b.slice(s![3..8;2, 4..8]));
+    let want = exact(&a.to_owned(), &b.to_owned()) * 0.5;
+    for &isa in Isa::available() {
+        let mut packed = PackedMatrix::empty(isa, Precision::F32);
+        packed.repack(matrix(40, 50, 3).view());
+        packed.repack(b);
+        let mut wide = Array2::zeros((9, 9));
+        matmul(0.5, a, &packed, &mut wide.slice_mut(s![1..8, 2..5]));
+        for ((i, j), want) in want.indexed_iter() {
+            assert!((f64::from(wide[[i + 1, j + 2]]) - want).abs() < 1e-6, "{isa}");
+        }
+        assert_eq!(wide.row(0).sum() + wide.row(8).sum() + wide.column(5).sum(), 0.0);
+    }
+}
+
+/// The promise that the whole crate rests on.
+#[test]
+fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
+    let (a, b) = (matrix(380, 768, 3), matrix(900, 768, 4));
+    let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
+    for (isa, precision) in Isa::available().iter().flat_map(every) {
+        let b = PackedMatrix::new(isa, precision, b.view());
+        let mut whole = Array2::zeros((380, 900));
+        matmul(1.0, a.view(), &b, &mut whole.view_mut());
+        for i in [0, 1, 7, 11, 12, 63, 64, 170, 379] {
+            let mut row = Array2::zeros((1, 900));
+            matmul(1.0, a.slice(s![i..=i, ..]), &b, &mut row.view_mut());
+            assert_eq!(row.row(0), whole.row(i), "{isa}, {precision}: row {i} alone");
+        }
+        for threads in [1, 2, 3, 8] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for m in [13, 380] {
+                let mut shared = Array2::zeros((m, 900));
+                let rows = a.slice(s![..m, ..]);
+                pool.install(|| par_matmul(rows, &b, shared.view_mut(), Epilogue::None));
+                let want = whole.slice(s![..m, ..]);
+                assert_eq!(shared, want, "{isa}, {precision}: {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_epilogue_sees_every_element_once() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let (a, b) = (Array2::zeros((70, 200)), Array2::zeros((130, 200)));
+    let bias: Vec<f32> = (0..130).map(|j| j as f32 - 65.0).collect();
+    for &isa in Isa::available() {
+        let b = PackedMatrix::new(isa, Precision::F32, b.view());
+        let mut out = Array2::zeros((70, 130));
+        let epilogue = Epilogue::Bias(&bias, Activation::Relu);
+        pool.install(|| par_matmul(a.view(), &b, out.view_mut(), epilogue));
+        for ((_, j), &x) in out.indexed_iter() {
+            assert_eq!(x, bias[j].max(0.0), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn cuts_leave_no_empty_piece() {
+    for &isa in Isa::available() {
+        for (m, n) in [(1, 1), (1, 3072), (3, 2), (2048, 768), (5, 1_000_000), (13, 770)] {
+            for threads in [1, 2, 3, 8, 64] {
+                let mut out = Array2::<f32>::zeros((m, n));
+                let cuts = isa.cuts(m, n, 768, threads);
+                let pieces = Rectangle::split(out.view_mut(), cuts, isa.columns());
+                assert!(pieces.iter().all(|piece| !piece.out.is_empty()), "{isa} {m}×{n}");
+                assert_eq!(pieces.iter().map(|piece| piece.out.len()).sum::<usize>(), m * n);
+            }
+        }
+    }
+}
