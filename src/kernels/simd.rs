@@ -1,6 +1,6 @@
 //! [`Simd`]: one body for every instruction set.
 //!
-//! A kernel is a plain loop over [`LANES`](super::LANES) lanes. [`Isa::run`](super::isa::Isa::run) compiles it once for each
+//! A kernel is a plain loop over 16 lanes. `Isa::run` compiles it once for each
 //! instruction set, inside a function that enables those instructions, where the compiler turns the lanes into registers.
 
 /// An instruction set at hand. A value can only be had by detection, so holding one is the proof that the machine has it.
@@ -12,7 +12,7 @@ pub trait Simd: Copy + Send + Sync {
 /// A computation for the instruction set `S`: for any [`Simd`] where one body serves all, or for each by itself.
 pub trait Kernel<S> {
     /// Mark it `#[inline(always)]`, and all that it calls: the body must be compiled inside the function of
-    /// [`Isa::run`](super::isa::Isa::run) that enables the instructions.
+    /// `Isa::run` that enables the instructions.
     fn run(self, simd: S);
 }
 

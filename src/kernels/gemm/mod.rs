@@ -8,7 +8,7 @@
 //! in cache, to an [`Epilogue`].
 //!
 //! How `C` is cut depends on the number of threads; the sum behind each of its elements does not. Every tile adds along `K`
-//! from front to back, in blocks of [`DEPTH`] (`matrixmultiply` in blocks of its own), whatever the other sizes are and
+//! from front to back, in blocks of a fixed length (`matrixmultiply` in blocks of its own), whatever the other sizes are and
 //! however many rows the tile has. The tests hold it to that.
 
 mod pack;
