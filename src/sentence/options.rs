@@ -111,14 +111,14 @@ impl EncodeReport {
 ///
 /// let embeddings = arr2(&[[0.6_f32, 0.8], [1.0, 0.0]]);
 /// assert_eq!(embeddings.to_vecs(), [[0.6, 0.8], [1.0, 0.0]]);
-/// assert_eq!(embeddings.into_flat(), [0.6, 0.8, 1.0, 0.0]);
+/// assert_eq!(embeddings.into_flat_vec(), [0.6, 0.8, 1.0, 0.0]);
 /// ```
 pub trait Embeddings {
     /// A vector for each text.
     fn to_vecs(&self) -> Vec<Vec<f32>>;
 
     /// All rows one after another, `B · D` numbers; nothing is copied.
-    fn into_flat(self) -> Vec<f32>;
+    fn into_flat_vec(self) -> Vec<f32>;
 }
 
 impl Embeddings for Array2<f32> {
@@ -126,7 +126,7 @@ impl Embeddings for Array2<f32> {
         self.rows().into_iter().map(|row| row.to_vec()).collect()
     }
 
-    fn into_flat(self) -> Vec<f32> {
+    fn into_flat_vec(self) -> Vec<f32> {
         if self.is_standard_layout() {
             let (d, rows) = (self.ncols(), self.nrows());
             let (mut values, offset) = self.into_raw_vec_and_offset();

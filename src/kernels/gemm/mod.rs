@@ -533,12 +533,12 @@ fn tile_of<T: Tile>(
 /// The number of floating-point operations in `steps` rounds of multiply-adds on registers alone; `None` for the scalar
 /// tier.
 pub(super) fn register_multiply_adds(isa: Isa, steps: usize) -> Option<usize> {
-    match isa {
-        Isa::Scalar(_) => None,
+    match (isa, steps) {
+        (Isa::Scalar(_), _) => None,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(simd) => Some(simd.multiply_adds(steps)),
+        (Isa::Avx2(simd), steps) => Some(simd.multiply_adds(steps)),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512(simd) => Some(simd.multiply_adds(steps)),
+        (Isa::Avx512(simd), steps) => Some(simd.multiply_adds(steps)),
     }
 }
 
