@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
+use zerocopy::FromBytes;
 
 /// Elements converted by one task: large enough to hide the cost of a task, small enough to share a
 /// tensor of 768 × 768 among several threads.
@@ -20,6 +21,12 @@ pub(super) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::F64 => convert(bytes, |b| f64::from_le_bytes(b) as f32),
         _ => return None,
     })
+}
+
+/// The same without a copy, if the bytes are aligned `f32`s already.
+pub(super) fn as_f32(dtype: Dtype, bytes: &[u8]) -> Option<&[f32]> {
+    let same = dtype == Dtype::F32 && cfg!(target_endian = "little");
+    if same { <[f32]>::ref_from_bytes(bytes).ok() } else { None }
 }
 
 fn convert<const SIZE: usize>(
@@ -64,7 +71,12 @@ mod tests {
         for shift in 0..4 {
             let mut bytes = vec![0; shift];
             bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-            assert_eq!(to_f32(Dtype::F32, &bytes[shift..]).unwrap(), values);
+            let bytes = &bytes[shift..];
+            assert_eq!(to_f32(Dtype::F32, bytes).unwrap(), values);
+            if let Some(uncopied) = as_f32(Dtype::F32, bytes) {
+                assert_eq!(uncopied, values);
+                assert_eq!(bytes.as_ptr() as usize % 4, 0);
+            }
         }
     }
 }

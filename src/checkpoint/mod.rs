@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ndarray::{Array1, Array2, ArrayView2};
-use safetensors::SafeTensors;
+use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -234,27 +234,39 @@ impl<'a> Checkpoint<'a> {
         Error::MissingTensor { name: name.to_owned(), file: format!("`{}`", self.label), found }
     }
 
-    /// The tensor `name` as `f32`, row-major, if its shape is `expected`.
-    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    /// The tensor `name`, its type and its bytes, if its shape is `expected`.
+    fn find(&self, name: &str, expected: &[usize]) -> Result<Found<'_>> {
         let tensor = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
         tensor.used.store(true, Ordering::Relaxed);
         let shard = &self.shards[tensor.shard];
         let info = shard.metadata.info(name).ok_or_else(|| self.missing(name))?;
-        let file = || format!("`{}`", shard.file);
         if info.shape != expected {
             return Err(Error::TensorShape {
                 name: name.to_owned(),
-                file: file(),
+                file: format!("`{}`", shard.file),
                 found: info.shape.clone(),
                 expected: expected.to_owned(),
             });
         }
-        convert::to_f32(info.dtype, shard.data(info)).ok_or_else(|| Error::TensorDtype {
+        Ok(Found { file: &shard.file, dtype: info.dtype, bytes: shard.data(info) })
+    }
+
+    /// The tensor `name` as `f32`, row-major, if its shape is `expected`.
+    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+        let Found { file, dtype, bytes } = self.find(name, expected)?;
+        convert::to_f32(dtype, bytes).ok_or_else(|| Error::TensorDtype {
             name: name.to_owned(),
-            file: file(),
-            found: format!("{:?}", info.dtype),
+            file: format!("`{file}`"),
+            found: format!("{dtype:?}"),
         })
     }
+}
+
+/// A tensor in its file.
+struct Found<'c> {
+    file: &'c str,
+    dtype: Dtype,
+    bytes: &'c [u8],
 }
 
 impl<'a> Shard<'a> {
@@ -291,7 +303,7 @@ pub struct Weights<'c> {
     precision: Precision,
 }
 
-impl Weights<'_> {
+impl<'c> Weights<'c> {
     /// The place `name` below this one.
     #[must_use]
     pub fn at(&self, name: &str) -> Self {
@@ -347,6 +359,26 @@ impl Weights<'_> {
         let values = self.checkpoint.read(&self.full(name), &[rows, columns])?;
         Ok(Array2::from_shape_vec((rows, columns), values)
             .expect("the header's sizes agree with the shape, which has just been compared"))
+    }
+
+    /// The tensor `name`, `[rows, columns]`, where it is if it can be read there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::vector`].
+    pub(crate) fn borrow(
+        &self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<CowArray<'c, f32, Ix2>> {
+        let found = self.checkpoint.find(&self.full(name), &[rows, columns])?;
+        let there = convert::as_f32(found.dtype, found.bytes)
+            .and_then(|values| ArrayView2::from_shape((rows, columns), values).ok());
+        match there {
+            Some(view) => Ok(view.into()),
+            None => self.matrix(name, rows, columns).map(CowArray::from),
+        }
     }
 
     fn full(&self, name: &str) -> String {

@@ -16,8 +16,8 @@ pub(super) fn map(path: &Path) -> Result<Mmap> {
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(failed(std::io::Error::other("not a regular file")));
     }
-    // SAFETY: the map is read-only, and is only ever read as bytes, for which every bit pattern
-    // is valid. What remains is that another process may change or truncate the file meanwhile: the user, who
+    // SAFETY: the map is read-only, and is only ever read as bytes and `f32`s, for which every
+    // bit pattern is valid. What remains is that another process may change or truncate the file meanwhile: the user, who
     // gave us the directory, must not do that, as `SentenceEncoder::from_pretrained` and `Checkpoint::open`
     // say. Everything is copied out of the map while loading, so the duty ends there.
     unsafe { Mmap::map(&file) }.map_err(failed)

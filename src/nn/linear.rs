@@ -24,7 +24,7 @@ impl Linear {
 
     /// As [`Linear::load`], with a bias of zeros.
     pub(crate) fn load_without_bias(w: &Weights, input: usize, output: usize) -> Result<Self> {
-        let weight = w.matrix("weight", output, input)?;
+        let weight = w.borrow("weight", output, input)?;
         Ok(Self { weight: w.pack(weight.view()), bias: Array1::zeros(output) })
     }
 
@@ -35,17 +35,21 @@ impl Linear {
     ///
     /// If `layers` is empty.
     pub(crate) fn load_stacked(layers: &[&Weights], input: usize, output: usize) -> Result<Self> {
-        let read =
-            |w: &&Weights| Ok((w.matrix("weight", output, input)?, w.vector("bias", output)?));
-        let parts: Vec<(Array2<f32>, Array1<f32>)> =
-            layers.iter().map(read).collect::<Result<_>>()?;
-        let weights: Vec<_> = parts.iter().map(|(weight, _)| weight.view()).collect();
+        let parts = layers
+            .iter()
+            .map(|w| Ok((w.borrow("weight", output, input)?, w.vector("bias", output)?)))
+            .collect::<Result<Vec<_>>>()?;
         let biases: Vec<_> = parts.iter().map(|(_, bias)| bias.view()).collect();
-        let weight = concatenate(Axis(0), &weights).expect("all have `input` columns");
-        Ok(Self {
-            weight: layers[0].pack(weight.view()),
-            bias: concatenate(Axis(0), &biases).expect("vectors always fit"),
-        })
+        let bias = concatenate(Axis(0), &biases).expect("vectors always fit");
+        let weight = match &parts[..] {
+            [(weight, _)] => layers[0].pack(weight.view()),
+            _ => {
+                let weights: Vec<_> = parts.iter().map(|(weight, _)| weight.view()).collect();
+                let weight = concatenate(Axis(0), &weights).expect("all have `input` columns");
+                layers[0].pack(weight.view())
+            }
+        };
+        Ok(Self { weight, bias })
     }
 
     /// `x: [N, in]` → `[N, out]`
