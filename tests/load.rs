@@ -154,3 +154,13 @@ fn names_can_be_listed_and_tensors_read() {
     assert_eq!(layer.matrix("output.dense.weight", 32, 64).unwrap().dim(), (32, 64));
     assert_eq!(layer.vector("output.dense.bias", 32).unwrap().len(), 32);
 }
+
+/// Zero elements, but a length that no array can have.
+#[test]
+fn a_tensor_of_nothing_is_no_panic() {
+    let header =
+        br#"{"a": {"dtype": "F32", "shape": [18446744073709551615, 0], "data_offsets": [0, 0]}}"#;
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_slice()].concat();
+    let checkpoint = Checkpoint::from_bytes(&file).unwrap();
+    assert!(checkpoint.root().matrix("a", usize::MAX, 0).is_err());
+}

@@ -357,8 +357,13 @@ impl<'c> Weights<'c> {
     /// As [`Weights::vector`].
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Array2<f32>> {
         let values = self.checkpoint.read(&self.full(name), &[rows, columns])?;
-        Ok(Array2::from_shape_vec((rows, columns), values)
-            .expect("the header's sizes agree with the shape, which has just been compared"))
+        // A tensor without elements may have a length that no array can have.
+        Array2::from_shape_vec((rows, columns), values).map_err(|_| Error::TensorShape {
+            name: self.full(name),
+            file: format!("`{}`", self.checkpoint.label),
+            found: vec![rows, columns],
+            expected: vec![0, 0],
+        })
     }
 
     /// The tensor `name`, `[rows, columns]`, where it is if it can be read there.

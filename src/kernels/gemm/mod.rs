@@ -46,6 +46,10 @@ const BLOCK: usize = 128 << 10;
 #[cfg(target_arch = "x86_64")]
 const TALLEST: usize = 512;
 
+/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
+#[cfg(target_arch = "x86_64")]
+const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
+
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
 
@@ -447,7 +451,8 @@ impl Factors<'_> {
         let Rectangle { row: start, column: first_column, mut out } = rectangle;
         let ((m, n), columns, precision) = (out.dim(), S::COLUMNS, self.b.precision);
         // Without a tile for the precision, each value is expanded to an `f32`, a word of its own.
-        let native = simd.has_tile(precision);
+        let exact = precision != Precision::Int8 || self.b.k <= DEEPEST_INT8;
+        let native = simd.has_tile(precision) && exact;
         let per = if native { 1 } else { precision.values_per_word() };
         let tile = if native { precision } else { Precision::F32 };
         let (panel_words, words) = (self.b.words(), self.b.words() * per);

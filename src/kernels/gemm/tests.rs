@@ -119,6 +119,23 @@ fn the_scale_strided_views_and_memory_used_again() {
     }
 }
 
+/// Deeper than 8-bit terms can be added up in 32 bits without overflow.
+#[test]
+fn a_product_too_deep_for_integers() {
+    let k = 70_000;
+    // All but one value at the top of its range, all weights at theirs.
+    let a = Array2::from_shape_fn((1, k), |(_, p)| if p == 0 { 0.0 } else { 1.0 });
+    let b = Array2::ones((1, k));
+    for &isa in Isa::available() {
+        let b = PackedMatrix::new(isa, Precision::Int8, b.view());
+        let mut got = Array2::zeros((1, 1));
+        matmul(1.0, a.view(), &b, &mut got.view_mut());
+        // In `f32` equal terms round the same way each time: by k · ε/2 of the sum in the worst case. An overflow would be
+        // off by more than the sum itself.
+        assert!((got[[0, 0]] - 69_999.0).abs() < 292.0, "{isa}: {got}");
+    }
+}
+
 /// The promise that the whole crate rests on.
 #[test]
 fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {

@@ -96,8 +96,8 @@ define_tile!(
     }
 );
 
-// Each word is four unsigned bytes of `a` and four signed ones of `b`: `sum += Σ aᵢ·bᵢ`, exact in 32 bits as long as
-// 255 · 127 · K is below 2³¹, that is for K up to 66 000.
+// Each word is four unsigned bytes of `a` and four signed ones of `b`: `sum += Σ aᵢ·bᵢ`, exact in 32 bits for K up to
+// `DEEPEST_INT8`, beyond which the driver does not come here.
 define_tile!(
     tile_int8,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni",
