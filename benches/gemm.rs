@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mpnet::kernels::Team;
 use mpnet::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use mpnet::kernels::peak::multiply_add_peak;
 use mpnet::ndarray::Array2;
@@ -14,8 +15,10 @@ fn gemm(c: &mut Criterion) {
     let mut group = c.benchmark_group("gemm");
     group.measurement_time(Duration::from_secs(3)).sample_size(10);
     for &isa in Isa::available() {
-        let peaks: Vec<f64> =
-            rayon::broadcast(|_| multiply_add_peak(isa)).into_iter().flatten().collect();
+        let peaks: Vec<f64> = rayon::broadcast(|_| multiply_add_peak(isa, Precision::F32))
+            .into_iter()
+            .flatten()
+            .collect();
         if !peaks.is_empty() {
             let total = peaks.iter().sum::<f64>() / 1e9;
             println!("peak/{isa}: {total:.0} GFLOP/s on {} threads", peaks.len());
@@ -33,7 +36,7 @@ fn gemm(c: &mut Criterion) {
                 let id = BenchmarkId::new(isa.name(), format!("{m}×{k}×{n}"));
                 group.bench_function(id, |bencher| {
                     bencher.iter(|| {
-                        par_matmul(a.view(), &b, out.view_mut(), Epilogue::None);
+                        par_matmul(&team, a.view(), &b, out.view_mut(), Epilogue::None);
                         black_box(&out);
                     });
                 });

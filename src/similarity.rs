@@ -8,6 +8,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
+use crate::kernels::Team;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, matmul, par_matmul};
 use crate::kernels::isa::Isa;
 
@@ -113,7 +114,7 @@ pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
     let b = PackedMatrix::new(Isa::current(), Precision::F32, b.view());
-    par_matmul(a.view(), &b, scores.view_mut(), Epilogue::None);
+    par_matmul(&Team::gather(), a.view(), &b, scores.view_mut(), Epilogue::None);
     scores
 }
 

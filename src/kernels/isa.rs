@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512, Kernel};
+use super::simd::{Amx, Avx2, Avx512, Kernel};
 use super::simd::{EveryIsa, Scalar};
 use crate::error::{Error, Result};
 
@@ -22,6 +22,10 @@ pub enum Isa {
     /// `avx512`: AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    /// `amx`: AVX-512, and AMX for matrix products of bf16 and 8-bit integers. Products of `f32` are taken apart into three of
+    /// bf16, which keeps 16 bits of each factor; `avx512` has them whole.
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
 }
 
 /// The environment variable that forces an instruction set.
@@ -39,6 +43,7 @@ impl Isa {
             {
                 available.extend(Avx2::detect().map(Self::Avx2));
                 available.extend(Avx512::detect().map(Self::Avx512));
+                available.extend(Amx::detect().map(Self::Amx));
             }
             available
         })
@@ -78,6 +83,8 @@ impl Isa {
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => "amx",
         }
     }
 
@@ -104,6 +111,15 @@ impl Isa {
                 }
                 // SAFETY: an `Avx512` exists only where all of these were detected (`Avx512::detect`).
                 unsafe { with_avx512(kernel, simd) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(simd) => {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn with_amx<K: Kernel<Amx>>(kernel: K, simd: Amx) {
+                    kernel.run(simd)
+                }
+                // SAFETY: an `Amx` exists only where there is an `Avx512`.
+                unsafe { with_amx(kernel, simd) }
             }
         }
     }

@@ -8,6 +8,8 @@
 //! or how many threads work: the same text gives the same bits in any batch.
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod gemm;
 pub mod isa;
 mod layer_norm;
@@ -15,10 +17,12 @@ pub mod peak;
 mod precision;
 pub mod simd;
 mod softmax;
+pub mod team;
 
 pub use layer_norm::layer_norm;
 pub use precision::Precision;
 pub use softmax::softmax;
+pub use team::Team;
 
 /// Lanes of the row kernels: a whole AVX-512 register, and a multiple of every narrower one.
 const LANES: usize = 16;

@@ -35,15 +35,6 @@ impl Precision {
             Self::Int8 => "int8",
         }
     }
-
-    /// How many values make up a word of 32 bits.
-    pub(super) fn values_per_word(self) -> usize {
-        match self {
-            Self::F32 => 1,
-            Self::Bf16 => 2,
-            Self::Int8 => 4,
-        }
-    }
 }
 
 impl FromStr for Precision {

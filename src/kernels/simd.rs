@@ -18,9 +18,9 @@ pub trait Kernel<S> {
 
 /// A kernel for every instruction set of this architecture.
 #[cfg(target_arch = "x86_64")]
-pub trait EveryIsa: Kernel<Scalar> + Kernel<Avx2> + Kernel<Avx512> {}
+pub trait EveryIsa: Kernel<Scalar> + Kernel<Avx2> + Kernel<Avx512> + Kernel<Amx> {}
 #[cfg(target_arch = "x86_64")]
-impl<K: Kernel<Scalar> + Kernel<Avx2> + Kernel<Avx512>> EveryIsa for K {}
+impl<K: Kernel<Scalar> + Kernel<Avx2> + Kernel<Avx512> + Kernel<Amx>> EveryIsa for K {}
 
 /// A kernel for every instruction set of this architecture.
 #[cfg(not(target_arch = "x86_64"))]
@@ -105,5 +105,36 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
+    }
+}
+
+/// AMX with bf16 and 8-bit products, and all that [`Avx512`] can have: tile registers for matrix products, 512-bit registers
+/// for the rest.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Amx(Avx512);
+
+#[cfg(target_arch = "x86_64")]
+impl Amx {
+    /// If this machine has it, and lets this process use it.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        Avx512::detect()
+            .filter(|avx512| avx512.bf16 && avx512.vnni && super::amx::is_available())
+            .map(Self)
+    }
+
+    /// The instruction set without the tile registers.
+    #[must_use]
+    pub fn avx512(self) -> Avx512 {
+        self.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Simd for Amx {
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        self.0.mul_add(a, b, c)
     }
 }

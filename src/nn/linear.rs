@@ -4,6 +4,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
 
 use crate::checkpoint::Weights;
 use crate::error::Result;
+use crate::kernels::Team;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 
@@ -66,7 +67,13 @@ impl Linear {
     ) -> Array2<f32> {
         let mut out = Array2::zeros((x.nrows(), self.weight.columns()));
         let bias = self.bias.as_slice().expect("read as one contiguous row");
-        par_matmul(x, &self.weight, out.view_mut(), Epilogue::Bias(bias, activation));
+        par_matmul(
+            &Team::gather(),
+            x,
+            &self.weight,
+            out.view_mut(),
+            Epilogue::Bias(bias, activation),
+        );
         out
     }
 }

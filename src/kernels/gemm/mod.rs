@@ -11,151 +11,32 @@
 //! from front to back, in blocks of a fixed length (`matrixmultiply` in blocks of its own), whatever the other sizes are and
 //! however many rows the tile has. The tests hold it to that.
 
-mod pack;
+mod packed;
+mod product;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+mod words;
 
 use std::cell::RefCell;
 
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
-use rayon::prelude::*;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 use super::activation::{Activation, activate};
 use super::isa::Isa;
 use super::precision::Precision;
-use super::simd::{Kernel, Scalar, Simd};
-use pack::{Channel, Range, expand, pack_column, pack_row};
-#[cfg(target_arch = "x86_64")]
-use {
-    super::simd::{Avx2, Avx512},
-    tile::Tile,
-};
-
-/// Words of the sum between two visits to the partial results: a panel of 32 columns then is 24 KiB and stays, with the
-/// rows that meet it, in a first-level cache of 32 KiB or more.
-#[cfg(target_arch = "x86_64")]
-const DEPTH: usize = 192;
-
-/// Packed words of `A` that one task works on: 512 KiB, half of a second-level cache of 1 MiB.
-#[cfg(target_arch = "x86_64")]
-const BLOCK: usize = 128 << 10;
-
-/// Rows that one task works on at most, so that the partial results of a panel stay in cache too: 64 KiB for AVX-512.
-#[cfg(target_arch = "x86_64")]
-const TALLEST: usize = 512;
-
-/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
-#[cfg(target_arch = "x86_64")]
-const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
+use super::simd::Simd;
+use super::team::Team;
+pub use packed::PackedMatrix;
+use product::{Factors, Multiply, Pack, Product, Rectangle, Rows};
+use words::Format;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
 
-/// The right-hand side of a product, `B` `[N, K]`, in the precision and the order of one instruction set.
-#[derive(Debug, Clone)]
-pub struct PackedMatrix {
-    isa: Isa,
-    precision: Precision,
-    n: usize,
-    k: usize,
-    /// Panels, each `[words][columns]`, the last one filled up with zeros. Of the scalar tier a panel is one column.
-    values: Vec<u32>,
-    /// `[N]` for integers, else empty.
-    channels: Vec<Channel>,
-}
-
-impl PackedMatrix {
-    /// Packs `b` `[N, K]` for `isa`, in parallel if it is large.
-    #[must_use]
-    pub fn new(isa: Isa, precision: Precision, b: ArrayView2<f32>) -> Self {
-        let mut packed = Self::empty(isa, precision);
-        let panel = packed.resize(b);
-        if panel > 0 {
-            let (values, channels) = (&mut packed.values, &mut packed.channels);
-            values
-                .par_chunks_mut(panel)
-                .zip(channels.par_chunks_mut(isa.columns()))
-                .enumerate()
-                .for_each(|(index, (values, channels))| {
-                    pack_panel(precision, isa.columns(), b, index, values, channels);
-                });
-        }
-        packed
-    }
-
-    /// An empty matrix for `isa`, to be packed into again and again.
-    #[must_use]
-    pub fn empty(isa: Isa, precision: Precision) -> Self {
-        Self { isa, precision, n: 0, k: 0, values: Vec::new(), channels: Vec::new() }
-    }
-
-    /// Packs `b` on this thread, into the memory that is there.
-    pub fn repack(&mut self, b: ArrayView2<f32>) {
-        let panel = self.resize(b);
-        let (precision, columns) = (self.precision, self.isa.columns());
-        if panel > 0 {
-            let panels = self.values.chunks_mut(panel).zip(self.channels.chunks_mut(columns));
-            for (index, (values, channels)) in panels.enumerate() {
-                pack_panel(precision, columns, b, index, values, channels);
-            }
-        }
-    }
-
-    /// `N`: columns of a product with this matrix.
-    #[must_use]
-    pub fn columns(&self) -> usize {
-        self.n
-    }
-
-    /// Words along `K`.
-    fn words(&self) -> usize {
-        self.k.div_ceil(self.precision.values_per_word())
-    }
-
-    /// Makes room for `b`; returns the size of a panel.
-    fn resize(&mut self, b: ArrayView2<f32>) -> usize {
-        (self.n, self.k) = b.dim();
-        let columns = self.isa.columns();
-        let panel = self.words() * columns;
-        self.values.resize(self.n.div_ceil(columns) * panel, 0);
-        self.channels.resize(self.n, Channel::NONE);
-        panel
-    }
-}
-
-/// Panel number `index` of `b`.
-fn pack_panel(
-    precision: Precision,
-    columns: usize,
-    b: ArrayView2<f32>,
-    index: usize,
-    values: &mut [u32],
-    channels: &mut [Channel],
-) {
-    if channels.len() < columns {
-        values.fill(0);
-    }
-    let mut scratch = Vec::new();
-    let mut copy = Vec::new();
-    for (j, channel) in channels.iter_mut().enumerate() {
-        let row = contiguous(b.row(index * columns + j), &mut copy);
-        *channel = pack_column(precision, row, (j, columns), &mut scratch, values);
-    }
-}
-
-/// The values of `row` one after another: its own, or `copy` filled with them.
-fn contiguous<'a>(row: ArrayView1<'a, f32>, copy: &'a mut Vec<f32>) -> &'a [f32] {
-    match row.to_slice() {
-        Some(row) => row,
-        None => {
-            copy.clear();
-            copy.extend(row);
-            copy
-        }
-    }
-}
+/// Pieces for each thread where a product is cut across: more even out, fewer save overhead.
+const PIECES: usize = 4;
 
 /// What is done to each piece of a row of a product while it is in cache.
 #[derive(Debug, Clone, Copy)]
@@ -196,7 +77,7 @@ pub fn matmul(alpha: f32, a: ArrayView2<f32>, b: &PackedMatrix, out: &mut ArrayV
     b.isa.run(Product { factors, rectangle });
 }
 
-/// `out = a · bᵀ`, then the epilogue, shared among the threads of the current rayon pool.
+/// `out = a · bᵀ`, then the epilogue, shared among the threads of `team`.
 ///
 /// `a`: `[M, K]`, `b`: `[N, K]`, `out`: `[M, N]`, its rows contiguous.
 ///
@@ -204,6 +85,7 @@ pub fn matmul(alpha: f32, a: ArrayView2<f32>, b: &PackedMatrix, out: &mut ArrayV
 ///
 /// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter than `N`.
 pub fn par_matmul(
+    team: &Team,
     a: ArrayView2<f32>,
     b: &PackedMatrix,
     out: ArrayViewMut2<f32>,
@@ -211,13 +93,33 @@ pub fn par_matmul(
 ) {
     check(a, b, out.dim());
     let factors = Factors { alpha: 1.0, a, b, epilogue };
-    let run = |rectangle: Rectangle| b.isa.run(Product { factors, rectangle });
-    let ((m, k), n) = (a.dim(), b.n);
-    let cuts = b.isa.cuts(m, n, k, rayon::current_num_threads());
-    match cuts {
-        (1, 1) => run(Rectangle { row: 0, column: 0, out }),
-        _ => Rectangle::split(out, cuts, b.isa.columns()).into_par_iter().for_each(run),
+    let cuts = Cuts::new(b, a.nrows(), team.threads());
+    let isa = b.isa;
+    if cuts.across == 1 {
+        let rectangles = cuts.rectangles(out, isa.columns());
+        team.for_each(rectangles, |rectangle| isa.run(Product { factors, rectangle }));
+        return;
     }
+    // Few rows are multiplied by many threads, each with columns of its own: the rows are packed once for all of them.
+    thread_local! {
+        static PACKED: RefCell<Vec<Rows>> = RefCell::default();
+    }
+    let mut packed = PACKED.take();
+    packed.resize_with(cuts.down, Rows::default);
+    let blocks = packed.iter_mut().enumerate().map(|(i, rows)| (cuts.rows(i), rows)).collect();
+    let pack = |(at, rows): (std::ops::Range<usize>, &mut Rows)| {
+        isa.run(Pack { factors, first: at.start, count: at.len(), rows });
+    };
+    if a.len() < SMALL / 16 {
+        Team::alone().for_each(blocks, pack)
+    } else {
+        team.for_each(blocks, pack)
+    }
+    let rectangles = cuts.rectangles(out, isa.columns()).into_iter().enumerate().collect();
+    team.for_each(rectangles, |(index, rectangle): (usize, Rectangle)| {
+        isa.run(Multiply { factors, rows: &packed[index / cuts.across], rectangle });
+    });
+    PACKED.set(packed);
 }
 
 fn check(a: ArrayView2<f32>, b: &PackedMatrix, out: (usize, usize)) {
@@ -229,322 +131,77 @@ fn check(a: ArrayView2<f32>, b: &PackedMatrix, out: (usize, usize)) {
     );
 }
 
-/// A rectangle of a product: where it begins, and its elements.
-struct Rectangle<'a> {
-    row: usize,
-    column: usize,
-    out: ArrayViewMut2<'a, f32>,
+/// Into how many pieces the `m` rows and the columns of a product are cut.
+///
+/// A vector tier wants as many rows as fit the cache when they are packed, and then all columns: each row is packed once,
+/// each panel read once for many rows. Where that gives too few pieces for the threads, as for a single query, they are cut
+/// across too, so that every thread reads its share of the weights. The scalar tier packs rows and columns anew for each
+/// piece: of all cuts with enough pieces it takes the one that packs least.
+struct Cuts {
+    m: usize,
+    down: usize,
+    across: usize,
+    /// All cuts between rows are at multiples of this.
+    height: usize,
 }
 
-impl<'a> Rectangle<'a> {
-    /// Cuts `out` into `cuts` pieces downwards and across, the latter at multiples of `panel`.
-    fn split(mut out: ArrayViewMut2<'a, f32>, cuts: (usize, usize), panel: usize) -> Vec<Self> {
-        let (m, n) = out.dim();
+impl Cuts {
+    fn new(b: &PackedMatrix, m: usize, threads: usize) -> Self {
+        let (n, k) = (b.n, b.k);
+        let work = m.saturating_mul(n).saturating_mul(k);
+        let wanted = match threads {
+            _ if work < SMALL => 1,
+            1 => 1,
+            _ => (PIECES * threads).min(work / SMALL + 1),
+        };
+        let panels = n.div_ceil(b.isa.columns()).max(1);
+        let Some((tallest, unit)) = b.isa.height(b) else {
+            let packed = |down: usize| wanted.div_ceil(down).clamp(1, panels) * m + down * n;
+            let down = (1..=wanted.min(m)).min_by_key(|&down| packed(down)).unwrap_or(1);
+            let across = wanted.div_ceil(down).clamp(1, panels);
+            return Self { m, down, across, height: m.div_ceil(down) };
+        };
+        let blocks = m.div_ceil(tallest).max(1);
+        // Blocks enough to give each thread its share stay whole.
+        let whole = wanted == 1 || blocks >= 2 * threads;
+        let across = if whole { 1 } else { wanted.div_ceil(blocks).clamp(1, panels) };
+        let down = if whole && wanted > 1 { blocks.next_multiple_of(threads) } else { blocks };
+        let height = m.div_ceil(down).next_multiple_of(unit);
+        Self { m, down: m.div_ceil(height.max(1)).max(1), across, height }
+    }
+
+    /// The rows of piece `i` of those downwards.
+    fn rows(&self, i: usize) -> std::ops::Range<usize> {
+        (i * self.height).min(self.m)..((i + 1) * self.height).min(self.m)
+    }
+
+    /// Cuts `out` into the pieces, row by row of pieces; across at multiples of `panel`.
+    fn rectangles<'a>(&self, mut out: ArrayViewMut2<'a, f32>, panel: usize) -> Vec<Rectangle<'a>> {
+        let n = out.ncols();
         let panels = n.div_ceil(panel);
-        let mut pieces = Vec::with_capacity(cuts.0 * cuts.1);
-        for i in 0..cuts.0 {
-            let (row, end) = (i * m / cuts.0, (i + 1) * m / cuts.0);
-            let (mut rows, below) = out.split_at(Axis(0), end - row);
+        let mut pieces = Vec::with_capacity(self.down * self.across);
+        for i in 0..self.down {
+            let at = self.rows(i);
+            let (mut rows, below) = out.split_at(Axis(0), at.len());
             out = below;
-            for j in 0..cuts.1 {
-                let edge = |j: usize| (j * panels / cuts.1 * panel).min(n);
+            for j in 0..self.across {
+                let edge = |j: usize| (j * panels / self.across * panel).min(n);
                 let (column, end) = (edge(j), edge(j + 1));
                 let (piece, right) = rows.split_at(Axis(1), end - column);
                 rows = right;
-                pieces.push(Self { row, column, out: piece });
+                pieces.push(Rectangle { row: at.start, column, out: piece });
             }
         }
         pieces
     }
 }
 
-impl Isa {
-    /// Columns of a panel: a product is cut at multiples of it.
-    fn columns(self) -> usize {
-        match self {
-            Self::Scalar(_) => 1,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => Avx2::COLUMNS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => Avx512::COLUMNS,
-        }
-    }
-
-    /// Into how many pieces to cut the rows and the columns of an `[m, n]` product of depth `k`.
-    ///
-    /// The scalar tier packs its rows of `A` and of `B` again for each piece: two pieces a thread, and of all such cuts the
-    /// one that packs least. A vector tier packs only `A`, as many rows as fit the cache, and then wants all columns in one
-    /// piece; few rows, as of a single query, are cut across, so that every thread reads its share of the weights.
-    fn cuts(self, m: usize, n: usize, k: usize, threads: usize) -> (usize, usize) {
-        let work = m.saturating_mul(n).saturating_mul(k);
-        if work == 0 || work < SMALL {
-            return (1, 1);
-        }
-        let wanted = if threads == 1 { 1 } else { (3 * threads).min(work / SMALL + 1) };
-        match self {
-            Self::Scalar(_) => (1..=wanted.min(m))
-                .map(|rows| (rows, wanted.div_ceil(rows).clamp(1, n)))
-                .min_by_key(|&(rows, columns)| columns * m + rows * n)
-                .unwrap_or((1, 1)),
-            #[cfg(target_arch = "x86_64")]
-            _ => {
-                let rows = m.div_ceil((BLOCK / k).clamp(1, TALLEST));
-                let panels = n.div_ceil(self.columns());
-                (rows, wanted.div_ceil(rows).clamp(1, panels))
-            }
-        }
-    }
-}
-
-/// One rectangle of a product, on one thread.
-struct Product<'a, 'b> {
-    factors: Factors<'a>,
-    rectangle: Rectangle<'b>,
-}
-
-/// What is multiplied, and what is done with the result.
-#[derive(Clone, Copy)]
-struct Factors<'a> {
-    alpha: f32,
-    a: ArrayView2<'a, f32>,
-    b: &'a PackedMatrix,
-    epilogue: Epilogue<'a>,
-}
-
-impl Kernel<Scalar> for Product<'_, '_> {
-    fn run(self, simd: Scalar) {
-        let mut scratch = SCRATCH.take();
-        self.factors.by_matrixmultiply(simd, self.rectangle, &mut scratch);
-        SCRATCH.set(scratch);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-macro_rules! by_tiles {
-    ($($simd:ty),*) => {$(
-        impl Kernel<$simd> for Product<'_, '_> {
-            #[inline(always)]
-            fn run(self, simd: $simd) {
-                // Taken out and put back, since a closure would be compiled without the instructions.
-                let mut scratch = SCRATCH.take();
-                self.factors.by_tiles(simd, self.rectangle, &mut scratch);
-                SCRATCH.set(scratch);
-            }
-        }
-    )*};
-}
-#[cfg(target_arch = "x86_64")]
-by_tiles!(Avx2, Avx512);
-
-/// Memory that a thread keeps from product to product: about 600 KiB in a vector tier, for `K` up to [`BLOCK`].
-#[derive(Default)]
-struct Scratch {
-    /// Packed rows of `A`, and their ranges.
-    rows: Vec<u32>,
-    ranges: Vec<Range>,
-    /// One row of `A` before it is packed: if it is not contiguous, and in fewer bits.
-    copy: Vec<f32>,
-    bytes: Vec<u8>,
-    /// A piece of `B`, where it has to be expanded.
-    expanded: Vec<u32>,
-    /// Partial results.
-    sums: Vec<u32>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-impl Factors<'_> {
-    /// Puts the sums of products of packed values into `row`, which begins at `column`, as what they stand for.
-    #[inline(always)]
-    fn finish<S: Simd>(
-        self,
-        simd: S,
-        range: Range,
-        sums: impl Iterator<Item = f32>,
-        row: &mut [f32],
-        column: usize,
-    ) {
-        if self.b.precision == Precision::Int8 {
-            // Σ (scale · q + offset) · (channel.scale · p) = channel.scale · (scale · Σ q·p + offset · Σ p)
-            let channels = &self.b.channels[column..column + row.len()];
-            for ((x, sum), channel) in row.iter_mut().zip(sums).zip(channels) {
-                *x = channel.scale * simd.mul_add(range.scale, sum, range.offset * channel.sum);
-            }
-        } else {
-            row.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum);
-        }
-        self.epilogue.apply(simd, row, column);
-    }
-
-    #[allow(unsafe_code, reason = "matrixmultiply takes pointers: see the block")]
-    fn by_matrixmultiply(self, simd: Scalar, rectangle: Rectangle, scratch: &mut Scratch) {
-        let Rectangle { row: first, column, mut out } = rectangle;
-        let ((m, n), precision) = (out.dim(), self.b.precision);
-        let words = self.b.words();
-        let k = words * precision.values_per_word();
-        let Scratch { rows, ranges, copy, bytes, expanded, sums } = scratch;
-        rows.clear();
-        rows.resize(m * k, 0);
-        ranges.clear();
-        for i in 0..m {
-            let packed = &mut rows[i * k..(i + 1) * k];
-            let row = contiguous(self.a.row(first + i), copy);
-            ranges.push(pack_row(precision, true, self.alpha, row, (0, 1), bytes, packed));
-        }
-        /// Columns at once, so that a piece of `B` that is expanded stays small.
-        const COLUMNS: usize = 256;
-        for start in (0..n).step_by(COLUMNS) {
-            let there = COLUMNS.min(n - start);
-            let packed = &self.b.values[(column + start) * words..(column + start + there) * words];
-            expanded.resize(there * k, 0);
-            expand(precision, packed, 1, expanded);
-            sums.resize(m * there, 0);
-            // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
-            // its strides), and `sums` has room for m rows of them; all are contiguous. Their words are the bits of `f32`s,
-            // for which `u32` has the size and the alignment.
-            unsafe {
-                matrixmultiply::sgemm(
-                    m,
-                    k,
-                    there,
-                    1.0,
-                    rows.as_ptr().cast(),
-                    k as isize,
-                    1,
-                    expanded.as_ptr().cast(),
-                    1,
-                    k as isize,
-                    0.0,
-                    sums.as_mut_ptr().cast(),
-                    there as isize,
-                    1,
-                );
-            }
-            let mut out = out.slice_mut(s![.., start..start + there]);
-            let rows = out.rows_mut().into_iter().zip(sums.chunks_exact(there)).zip(&*ranges);
-            for ((row, sums), &range) in rows {
-                let row = row.into_slice().expect(CONTIGUOUS);
-                let sums = sums.iter().map(|&sum| f32::from_bits(sum));
-                self.finish(simd, range, sums, row, column + start);
-            }
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn by_tiles<S: Simd + Tile>(self, simd: S, rectangle: Rectangle, scratch: &mut Scratch) {
-        let Rectangle { row, column, mut out } = rectangle;
-        let height = (BLOCK / self.b.k.max(1)).clamp(1, TALLEST);
-        for first in (0..out.nrows()).step_by(height) {
-            let rows = first..(first + height).min(out.nrows());
-            let out = out.slice_mut(s![rows, ..]);
-            self.block(simd, Rectangle { row: row + first, column, out }, scratch);
-        }
-    }
-
-    /// A rectangle of as many rows as are packed at once.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn block<S: Simd + Tile>(self, simd: S, rectangle: Rectangle, scratch: &mut Scratch) {
-        let Rectangle { row: start, column: first_column, mut out } = rectangle;
-        let ((m, n), columns, precision) = (out.dim(), S::COLUMNS, self.b.precision);
-        // Without a tile for the precision, each value is expanded to an `f32`, a word of its own.
-        let exact = precision != Precision::Int8 || self.b.k <= DEEPEST_INT8;
-        let native = simd.has_tile(precision) && exact;
-        let per = if native { 1 } else { precision.values_per_word() };
-        let tile = if native { precision } else { Precision::F32 };
-        let (panel_words, words) = (self.b.words(), self.b.words() * per);
-        let Scratch { rows, ranges, copy, bytes, expanded, sums } = scratch;
-
-        // As few tiles as can be, of heights that differ by one at most.
-        let tiles = m.div_ceil(S::ROWS);
-        let edge = |i: usize| i * m / tiles;
-        rows.clear();
-        rows.resize(m * words, 0);
-        ranges.clear();
-        for i in 0..tiles {
-            let (top, height) = (edge(i), edge(i + 1) - edge(i));
-            let packed = &mut rows[top * words..(top + height) * words];
-            for r in 0..height {
-                let row = contiguous(self.a.row(start + top + r), copy);
-                let place = (r, height);
-                ranges.push(pack_row(precision, !native, self.alpha, row, place, bytes, packed));
-            }
-        }
-        sums.clear();
-        sums.resize(m * columns, 0);
-        for column in (0..n).step_by(columns) {
-            let panel = (first_column + column) / columns * panel_words * columns;
-            let depth = DEPTH / per;
-            for step in (0..panel_words).step_by(depth) {
-                let end = (step + depth).min(panel_words);
-                let mut b = &self.b.values[panel + step * columns..panel + end * columns];
-                let (step, end) = (step * per, end * per);
-                if !native {
-                    expanded.resize((end - step) * columns, 0);
-                    expand(precision, b, columns, expanded);
-                    b = expanded;
-                }
-                for i in 0..tiles {
-                    let (top, height) = (edge(i), edge(i + 1) - edge(i));
-                    let a = &rows[top * words + step * height..top * words + end * height];
-                    let sums = &mut sums[top * columns..(top + height) * columns];
-                    tile_of(simd, tile, height, a, b, sums, step > 0);
-                }
-            }
-            let there = columns.min(n - column);
-            let mut out = out.slice_mut(s![.., column..column + there]);
-            let rows = out.rows_mut().into_iter().zip(sums.chunks_exact(columns)).zip(&*ranges);
-            for ((row, sums), &range) in rows {
-                let row = row.into_slice().expect(CONTIGUOUS);
-                let column = first_column + column;
-                if tile == Precision::Int8 {
-                    let sums = sums.iter().map(|&sum| sum as i32 as f32);
-                    self.finish(simd, range, sums, row, column);
-                } else {
-                    let sums = sums.iter().map(|&sum| f32::from_bits(sum));
-                    self.finish(simd, range, sums, row, column);
-                }
-            }
-        }
-    }
-}
-
-/// The tile of a height that is known when the program runs.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn tile_of<T: Tile>(
-    simd: T,
+/// The number of operations in `steps` rounds of multiply-adds on registers alone, in the format that products of
+/// `precision` are computed in; `None` where there is no such measure.
+pub(super) fn register_multiply_adds(
+    isa: Isa,
     precision: Precision,
-    height: usize,
-    a: &[u32],
-    b: &[u32],
-    c: &mut [u32],
-    accumulate: bool,
-) {
-    macro_rules! heights {
-        ($($m:literal)*) => {
-            match height {
-                $($m => simd.tile::<$m>(precision, a, b, c, accumulate),)*
-                _ => unreachable!("tiles have from 1 to {} rows", T::ROWS),
-            }
-        };
-    }
-    heights!(1 2 3 4 5 6 7 8 9 10 11 12);
+    steps: usize,
+) -> Option<usize> {
+    product::register_multiply_adds(isa, Format::of(isa, precision), steps)
 }
-
-/// The number of floating-point operations in `steps` rounds of multiply-adds on registers alone; `None` for the scalar
-/// tier.
-pub(super) fn register_multiply_adds(isa: Isa, steps: usize) -> Option<usize> {
-    match (isa, steps) {
-        (Isa::Scalar(_), _) => None,
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2(simd), steps) => Some(simd.multiply_adds(steps)),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(simd), steps) => Some(simd.multiply_adds(steps)),
-    }
-}
-
-const CONTIGUOUS: &str = "the rows of `out` are contiguous";

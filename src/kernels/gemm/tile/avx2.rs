@@ -1,9 +1,9 @@
-//! The Avx2 tile: 6 rows × 2 registers of 8 lanes.
+//! The AVX2 tile: 6 rows × 2 registers of 8 lanes.
 
 use std::arch::x86_64::*;
 
-use super::Tile;
-use crate::kernels::precision::Precision;
+use super::{DEPTH, Tile, check, tiles};
+use crate::kernels::gemm::words::Format;
 use crate::kernels::simd::Avx2;
 
 const LANES: usize = 8;
@@ -16,41 +16,43 @@ impl Tile for Avx2 {
     const ROWS: usize = 6;
     const COLUMNS: usize = COLUMNS;
 
+    type State = ();
+
     #[inline(always)]
-    fn has_tile(self, precision: Precision) -> bool {
-        precision == Precision::F32
+    fn state(self) {}
+
+    #[inline(always)]
+    fn has_tile(self, format: Format) -> bool {
+        format == Format::F32
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the blocks")]
-    fn tile<const M: usize>(
+    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the block")]
+    fn multiply(
         self,
-        precision: Precision,
-        a: &[u32],
+        format: Format,
+        a: &[[u32; DEPTH]],
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
     ) {
-        assert!(
-            a.len() * COLUMNS == b.len() * M
-                && b.len().is_multiple_of(COLUMNS)
-                && c.len() == M * COLUMNS,
-            "tile: {} and {} words into {} by {COLUMNS}",
-            a.len(),
-            b.len(),
-            c.len()
-        );
-        assert!(self.has_tile(precision), "there is no {precision} tile on this machine");
-        // SAFETY: an `Avx2` exists only where its features were detected; there is no other tile, by the assertion.
-        unsafe { tile_f32::<M>(a, b, c, accumulate) }
+        check(self, format, a, b, c);
+        for (top, end) in tiles(a.len(), Self::ROWS) {
+            let (a, c) = (&a[top..end], &mut c[top * COLUMNS..end * COLUMNS]);
+            // SAFETY: an `Avx2` exists only where its features were detected.
+            unsafe { tile_of_height!(tile_f32, a, b, c, accumulate, 1 2 3 4 5 6) }
+        }
     }
 
     #[inline(always)]
     #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
-    fn multiply_adds(self, steps: usize) -> usize {
-        // SAFETY: as in `tile`.
+    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
+        if format != Format::F32 {
+            return None;
+        }
+        // SAFETY: as in `multiply`.
         std::hint::black_box(unsafe { multiply_adds(steps) });
-        2 * LANES * CHAINS * steps
+        Some(2 * LANES * CHAINS * steps)
     }
 }
 

@@ -1,9 +1,9 @@
-//! The Avx512 tiles: 12 rows × 2 registers of 16 lanes.
+//! The AVX-512 tiles: 12 rows × 2 registers of 16 lanes.
 
 use std::arch::x86_64::*;
 
-use super::Tile;
-use crate::kernels::precision::Precision;
+use super::{DEPTH, Tile, check, tiles};
+use crate::kernels::gemm::words::Format;
 use crate::kernels::simd::Avx512;
 
 const LANES: usize = 16;
@@ -16,52 +16,59 @@ impl Tile for Avx512 {
     const ROWS: usize = 12;
     const COLUMNS: usize = COLUMNS;
 
+    type State = ();
+
     #[inline(always)]
-    fn has_tile(self, precision: Precision) -> bool {
-        match precision {
-            Precision::F32 => true,
-            Precision::Bf16 => self.has_bf16(),
-            Precision::Int8 => self.has_vnni(),
+    fn state(self) {}
+
+    #[inline(always)]
+    fn has_tile(self, format: Format) -> bool {
+        match format {
+            Format::F32 => true,
+            Format::Bf16 => self.has_bf16(),
+            Format::Int8 => self.has_vnni(),
+            Format::Bf16Pairs => false,
         }
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the blocks")]
-    fn tile<const M: usize>(
+    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the block")]
+    fn multiply(
         self,
-        precision: Precision,
-        a: &[u32],
+        format: Format,
+        a: &[[u32; DEPTH]],
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
     ) {
-        assert!(
-            a.len() * COLUMNS == b.len() * M
-                && b.len().is_multiple_of(COLUMNS)
-                && c.len() == M * COLUMNS,
-            "tile: {} and {} words into {} by {COLUMNS}",
-            a.len(),
-            b.len(),
-            c.len()
-        );
-        assert!(self.has_tile(precision), "there is no {precision} tile on this machine");
-        // SAFETY: an `Avx512` exists only where its features were detected; those of the shorter precisions were too, by the
-        // assertion.
-        unsafe {
-            match precision {
-                Precision::F32 => tile_f32::<M>(a, b, c, accumulate),
-                Precision::Bf16 => tile_bf16::<M>(a, b, c, accumulate),
-                Precision::Int8 => tile_int8::<M>(a, b, c, accumulate),
+        check(self, format, a, b, c);
+        for (top, end) in tiles(a.len(), Self::ROWS) {
+            let (a, c) = (&a[top..end], &mut c[top * COLUMNS..end * COLUMNS]);
+            // SAFETY: an `Avx512` exists only where its features were detected; those of the shorter formats were too, by
+            // `check`.
+            unsafe {
+                match format {
+                    Format::Bf16 => {
+                        tile_of_height!(tile_bf16, a, b, c, accumulate, 1 2 3 4 5 6 7 8 9 10 11 12);
+                    }
+                    Format::Int8 => {
+                        tile_of_height!(tile_int8, a, b, c, accumulate, 1 2 3 4 5 6 7 8 9 10 11 12);
+                    }
+                    _ => tile_of_height!(tile_f32, a, b, c, accumulate, 1 2 3 4 5 6 7 8 9 10 11 12),
+                }
             }
         }
     }
 
     #[inline(always)]
     #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
-    fn multiply_adds(self, steps: usize) -> usize {
-        // SAFETY: as in `tile`.
+    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
+        if format != Format::F32 {
+            return None;
+        }
+        // SAFETY: as in `multiply`.
         std::hint::black_box(unsafe { multiply_adds(steps) });
-        2 * LANES * CHAINS * steps
+        Some(2 * LANES * CHAINS * steps)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The innermost part of a matrix product: a *tile* of a few rows and a panel of columns, held in registers.
 //!
-//! A tile sees packed operands only, in words of 32 bits (see [`pack`](super::pack)). `a` is `[words][M]`: for each step of the
-//! sum the `M` words of a column of `A`. `b` is `[words][COLUMNS]`: for each step a row of the panel. Both are read front to
-//! back, once.
+//! A tile sees packed operands only, in words of 32 bits (see [`words`](super::words)). `a` is `[M][DEPTH]`: a piece of each
+//! of `M` rows of `A`. `b` is `[words][COLUMNS]`, `words` up to [`DEPTH`]: for each step of the sum a row of the panel, read
+//! front to back, once.
 
 /// Defines a tile by what its sums begin as, how they are loaded and stored, how a word of `a` fills a register, how words of
 /// `b` are loaded, and the instruction. `COLUMNS`, `WIDTH` and `LANES` are those of the place where it is used.
@@ -10,7 +10,12 @@ macro_rules! define_tile {
     ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
         #[target_feature(enable = $features)]
         #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
-        fn $name<const M: usize>(a: &[u32], b: &[u32], c: &mut [u32], accumulate: bool) {
+        fn $name<const M: usize>(
+            a: &[[u32; DEPTH]; M],
+            b: &[u32],
+            c: &mut [u32],
+            accumulate: bool,
+        ) {
             let (c, _) = c.as_chunks_mut::<COLUMNS>();
             let mut sums = [[$zero; WIDTH]; M];
             if accumulate {
@@ -21,16 +26,15 @@ macro_rules! define_tile {
                     }
                 }
             }
-            let (a, _) = a.as_chunks::<M>();
             let (b, _) = b.as_chunks::<COLUMNS>();
-            for (a, b) in a.iter().zip(b) {
+            for (p, b) in b.iter().take(DEPTH).enumerate() {
                 let load = |w: usize| {
                     // SAFETY: as above, for `b`.
                     unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) }
                 };
                 let b: [_; WIDTH] = std::array::from_fn(load);
-                for (sums, &a) in sums.iter_mut().zip(a) {
-                    let a = $broadcast(a);
+                for (sums, a) in sums.iter_mut().zip(a) {
+                    let a = $broadcast(a[p]);
                     for (sum, &b) in sums.iter_mut().zip(&b) {
                         *sum = $fma(*sum, a, b);
                     }
@@ -46,38 +50,88 @@ macro_rules! define_tile {
     };
 }
 
+/// Calls `$tile::<M>` for the number of rows in `$a`, which is at most 12.
+macro_rules! tile_of_height {
+    ($tile:ident, $a:expr, $b:expr, $c:expr, $accumulate:expr, $($m:literal)*) => {
+        match $a.len() {
+            $($m => $tile::<$m>($a.try_into().expect("as many rows"), $b, $c, $accumulate),)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+
+mod amx;
 mod avx2;
 mod avx512;
 
-use crate::kernels::precision::Precision;
+use super::words::Format;
+
+/// Words of a row of `A` that are packed next to each other, and steps of the sum between two visits to the partial results:
+/// a panel of 32 columns then is 24 KiB and stays, with the rows that meet it, in a first-level cache of 32 KiB or more.
+/// Rows that are 768 bytes apart fall into different sets of that cache.
+pub(super) const DEPTH: usize = 192;
 
 /// The tile kernels of one instruction set.
 pub(super) trait Tile: Copy {
+    /// What [`Tile::state`] returns.
+    type State;
+
     /// Rows of the tallest tile.
     const ROWS: usize;
     /// Columns of a panel.
     const COLUMNS: usize;
+    /// Rows of `a` and `c` are filled up to a multiple of this.
+    const ROW_STEP: usize = 1;
+    /// Words along `K` are filled up to a multiple of this.
+    const WORD_STEP: usize = 1;
 
-    /// Whether there is a tile for words of this precision; for `f32` there always is.
-    fn has_tile(self, precision: Precision) -> bool;
+    /// Whether there is a tile for words of this format.
+    fn has_tile(self, format: Format) -> bool;
 
-    /// `c = a · b`, or `c += a · b` if `accumulate`, for `M` rows, `1 ≤ M ≤ ROWS`.
+    /// Puts this thread into the state that the tiles need, for as long as the value lives.
+    fn state(self) -> Self::State;
+
+    /// `c = a · b`, or `c += a · b` if `accumulate`: one panel, and any number of rows.
     ///
-    /// `a`: `[words, M]`, `b`: `[words, COLUMNS]`, `c`: `[M, COLUMNS]`, the bits of `f32`s or, for 8-bit words, of `i32`s.
+    /// `a`: `[M][DEPTH]`, `b`: `[words][COLUMNS]`, `c`: `[M][COLUMNS]`, the bits of `f32`s or, for 8-bit words, of `i32`s.
     ///
     /// # Panics
     ///
     /// If the lengths do not fit, or there is no such tile.
-    fn tile<const M: usize>(
+    fn multiply(
         self,
-        precision: Precision,
-        a: &[u32],
+        format: Format,
+        a: &[[u32; DEPTH]],
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
     );
 
-    /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of floating-point
-    /// operations. For benchmarks: no product can be faster.
-    fn multiply_adds(self, steps: usize) -> usize;
+    /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of operations. For
+    /// benchmarks: no product can be faster. `None` if there is no such tile.
+    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize>;
+}
+
+/// Cuts `rows` into as few tiles as can be, of heights that differ by one at most: for each its first row and the next
+/// one's.
+fn tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = rows.div_ceil(tallest);
+    (0..count).map(move |i| (i * rows / count, (i + 1) * rows / count))
+}
+
+/// Holds the lengths that the blocks of a tile rest on.
+#[track_caller]
+fn check<T: Tile>(tile: T, format: Format, a: &[[u32; DEPTH]], b: &[u32], c: &[u32]) {
+    assert!(
+        b.len().is_multiple_of(T::COLUMNS * T::WORD_STEP)
+            && b.len() <= DEPTH * T::COLUMNS
+            && a.len().is_multiple_of(T::ROW_STEP)
+            && c.len() == a.len() * T::COLUMNS,
+        "tile: {} rows, {} words of b into {} of {} columns",
+        a.len(),
+        b.len(),
+        c.len(),
+        T::COLUMNS
+    );
+    assert!(tile.has_tile(format), "there is no tile for {format:?} on this machine");
 }

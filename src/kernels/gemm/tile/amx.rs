@@ -1,0 +1,339 @@
+//! The AMX tiles: 16 or 32 rows × 2 tile registers of 16 columns.
+//!
+//! A tile register is 16 rows of 64 bytes. `tdpbf16ps` and `tdpbusd` take one with 16 rows of `A`, one with 16 steps of `B`
+//! and one with 16 × 16 sums, and keep the multipliers busy for 16 cycles; loading a register takes 8. With 2 × 2 sums each
+//! register that is loaded serves two products.
+
+use std::arch::asm;
+
+use super::{DEPTH, Tile, check};
+use crate::kernels::amx::Configured;
+use crate::kernels::gemm::words::{Format, PAIRS};
+use crate::kernels::simd::Amx;
+
+/// Rows of a tile register, and words of a row of it.
+const SIDE: usize = 16;
+const COLUMNS: usize = 2 * SIDE;
+
+impl Tile for Amx {
+    const ROWS: usize = 2 * SIDE;
+    const COLUMNS: usize = COLUMNS;
+    const ROW_STEP: usize = SIDE;
+    const WORD_STEP: usize = SIDE;
+
+    type State = Configured;
+
+    #[inline(always)]
+    fn state(self) -> Configured {
+        Configured::new(self)
+    }
+
+    /// All: `f32` by the tile of AVX-512.
+    #[inline(always)]
+    fn has_tile(self, _: Format) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls functions that read and write by pointer: see the block")]
+    fn multiply(
+        self,
+        format: Format,
+        a: &[[u32; DEPTH]],
+        b: &[u32],
+        c: &mut [u32],
+        accumulate: bool,
+    ) {
+        check(self, format, a, b, c);
+        if format == Format::F32 {
+            return self.avx512().multiply(format, a, b, c, accumulate);
+        }
+        let words = b.len() / COLUMNS;
+        let block = if format == Format::Bf16Pairs { PAIRS } else { SIDE };
+        assert!(words.is_multiple_of(block), "tile: {words} words in blocks of {block}");
+        let blocks = words / block;
+        if blocks == 0 {
+            return;
+        }
+        for (a, c) in a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * COLUMNS)) {
+            let (a, b, c, two) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), a.len() == 2 * SIDE);
+            // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By `check`, `a` is 16 or 32
+            // rows of DEPTH words, `b` has at most DEPTH steps of COLUMNS words, of which `blocks` times `block` are there, and
+            // `c` has as many rows of COLUMNS words as `a` has rows.
+            unsafe {
+                match (format, two) {
+                    (Format::Bf16, true) => bf16_two(a.cast(), b, c, blocks, accumulate),
+                    (Format::Bf16, false) => bf16_one(a.cast(), b, c, blocks, accumulate),
+                    (Format::Int8, true) => int8_two(a.cast(), b, c, blocks, accumulate),
+                    (Format::Int8, false) => int8_one(a.cast(), b, c, blocks, accumulate),
+                    (_, true) => pairs_two(a.cast(), b, c, blocks, accumulate),
+                    (_, false) => pairs_one(a.cast(), b, c, blocks, accumulate),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls functions that read and write by pointer: see the block")]
+    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
+        if format == Format::F32 {
+            return self.avx512().multiply_adds(format, steps);
+        }
+        let _configured = Configured::new(self);
+        // SAFETY: an `Amx` exists only where the instructions were detected and permitted; registers are all they touch.
+        unsafe {
+            match format {
+                Format::Int8 => int8_registers(steps),
+                _ => bf16_registers(steps),
+            }
+        }
+        let operations = 2 * SIDE * SIDE * SIDE * 4 * steps;
+        Some(match format {
+            Format::Int8 => 4 * operations,
+            Format::Bf16 => 2 * operations,
+            // Three products of bf16 for one of f32.
+            _ => 2 * operations / 3,
+        })
+    }
+}
+
+/// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for each pair of registers.
+///
+/// Each takes pointers to `[rows][DEPTH]` words of `a`, to `[16 · blocks][COLUMNS]` of `b` and to `[rows][COLUMNS]` of `c`;
+/// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7.
+macro_rules! define_products {
+    ($two:ident, $one:ident, $registers:ident, $dot:literal) => {
+        #[allow(unsafe_code, reason = "is assembly")]
+        unsafe fn $two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · DEPTH bytes apart, those of `b` and
+            // `c` 128; each block is 64 bytes of a row of `a` and 16 rows of `b`. No stack, no flags kept.
+            unsafe {
+                asm!(
+                    "test {accumulate:e}, {accumulate:e}",
+                    "jz 2f",
+                    "tileloadd tmm0, [{c} + {wide}*1]",
+                    "tileloadd tmm1, [{c} + {wide}*1 + 64]",
+                    "tileloadd tmm2, [{c} + {wide}*1 + 2048]",
+                    "tileloadd tmm3, [{c} + {wide}*1 + 2112]",
+                    "jmp 3f",
+                    "2:",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "3:",
+                    "tileloadd tmm4, [{a} + {deep}*1]",
+                    "tileloadd tmm6, [{b} + {wide}*1]",
+                    concat!($dot, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm7, [{b} + {wide}*1 + 64]",
+                    concat!($dot, " tmm1, tmm4, tmm7"),
+                    "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4]",
+                    concat!($dot, " tmm2, tmm5, tmm6"),
+                    concat!($dot, " tmm3, tmm5, tmm7"),
+                    "add {a}, 64",
+                    "add {b}, 2048",
+                    "dec {blocks}",
+                    "jnz 3b",
+                    "tilestored [{c} + {wide}*1], tmm0",
+                    "tilestored [{c} + {wide}*1 + 64], tmm1",
+                    "tilestored [{c} + {wide}*1 + 2048], tmm2",
+                    "tilestored [{c} + {wide}*1 + 2112], tmm3",
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    c = in(reg) c,
+                    blocks = inout(reg) blocks => _,
+                    accumulate = in(reg) u32::from(accumulate),
+                    wide = in(reg) 4 * COLUMNS,
+                    deep = in(reg) 4 * DEPTH,
+                    DEPTH = const DEPTH,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+
+        #[allow(unsafe_code, reason = "is assembly")]
+        unsafe fn $one(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+            // SAFETY: as of 32 rows.
+            unsafe {
+                asm!(
+                    "test {accumulate:e}, {accumulate:e}",
+                    "jz 2f",
+                    "tileloadd tmm0, [{c} + {wide}*1]",
+                    "tileloadd tmm1, [{c} + {wide}*1 + 64]",
+                    "jmp 3f",
+                    "2:",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "3:",
+                    "tileloadd tmm4, [{a} + {deep}*1]",
+                    "tileloadd tmm6, [{b} + {wide}*1]",
+                    concat!($dot, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm7, [{b} + {wide}*1 + 64]",
+                    concat!($dot, " tmm1, tmm4, tmm7"),
+                    "add {a}, 64",
+                    "add {b}, 2048",
+                    "dec {blocks}",
+                    "jnz 3b",
+                    "tilestored [{c} + {wide}*1], tmm0",
+                    "tilestored [{c} + {wide}*1 + 64], tmm1",
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    c = in(reg) c,
+                    blocks = inout(reg) blocks => _,
+                    accumulate = in(reg) u32::from(accumulate),
+                    wide = in(reg) 4 * COLUMNS,
+                    deep = in(reg) 4 * DEPTH,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+
+        /// Four products on registers of zeros, `steps` times, at least once.
+        #[allow(unsafe_code, reason = "is assembly")]
+        unsafe fn $registers(steps: usize) {
+            // SAFETY: touches registers only.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "tilezero tmm4",
+                    "tilezero tmm5",
+                    "tilezero tmm6",
+                    "tilezero tmm7",
+                    "2:",
+                    concat!($dot, " tmm0, tmm4, tmm6"),
+                    concat!($dot, " tmm1, tmm4, tmm7"),
+                    concat!($dot, " tmm2, tmm5, tmm6"),
+                    concat!($dot, " tmm3, tmm5, tmm7"),
+                    "dec {steps}",
+                    "jnz 2b",
+                    steps = inout(reg) steps.max(1) => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, nomem),
+                );
+            }
+        }
+    };
+}
+
+define_products!(bf16_two, bf16_one, bf16_registers, "tdpbf16ps");
+// Unsigned bytes of `a`, signed ones of `b`: exact in 32 bits for K up to `DEEPEST_INT8`, beyond which the driver does not
+// come here.
+define_products!(int8_two, int8_one, int8_registers, "tdpbusd");
+
+/// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; what is left out, lower · lower, is as small as
+/// what the pairs do not hold.
+///
+/// `b` is `[32 · blocks][COLUMNS]`, of each block first the upper halves, and so are the rows of `a`.
+#[allow(unsafe_code, reason = "is assembly")]
+unsafe fn pairs_two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+    // SAFETY: as in `define_products`, with blocks of 128 bytes of a row of `a` and 32 rows of `b`.
+    unsafe {
+        asm!(
+            "test {accumulate:e}, {accumulate:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{c} + {wide}*1]",
+            "tileloadd tmm1, [{c} + {wide}*1 + 64]",
+            "tileloadd tmm2, [{c} + {wide}*1 + 2048]",
+            "tileloadd tmm3, [{c} + {wide}*1 + 2112]",
+            "jmp 3f",
+            "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "3:",
+            "tileloadd tmm4, [{a} + {deep}*1]",
+            "tileloadd tmm6, [{b} + {wide}*1 + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {wide}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {wide}*1 + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{a} + {deep}*1 + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4 + 64]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 128",
+            "add {b}, 4096",
+            "dec {blocks}",
+            "jnz 3b",
+            "tilestored [{c} + {wide}*1], tmm0",
+            "tilestored [{c} + {wide}*1 + 64], tmm1",
+            "tilestored [{c} + {wide}*1 + 2048], tmm2",
+            "tilestored [{c} + {wide}*1 + 2112], tmm3",
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            c = in(reg) c,
+            blocks = inout(reg) blocks => _,
+            accumulate = in(reg) u32::from(accumulate),
+            wide = in(reg) 4 * COLUMNS,
+            deep = in(reg) 4 * DEPTH,
+            DEPTH = const DEPTH,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// 16 rows of pairs.
+#[allow(unsafe_code, reason = "is assembly")]
+unsafe fn pairs_one(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+    // SAFETY: as of 32 rows.
+    unsafe {
+        asm!(
+            "test {accumulate:e}, {accumulate:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{c} + {wide}*1]",
+            "tileloadd tmm1, [{c} + {wide}*1 + 64]",
+            "jmp 3f",
+            "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "3:",
+            "tileloadd tmm4, [{a} + {deep}*1]",
+            "tileloadd tmm6, [{b} + {wide}*1 + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{b} + {wide}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {wide}*1 + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a} + {deep}*1 + 64]",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            "add {a}, 128",
+            "add {b}, 4096",
+            "dec {blocks}",
+            "jnz 3b",
+            "tilestored [{c} + {wide}*1], tmm0",
+            "tilestored [{c} + {wide}*1 + 64], tmm1",
+            a = inout(reg) a => _,
+            b = inout(reg) b => _,
+            c = in(reg) c,
+            blocks = inout(reg) blocks => _,
+            accumulate = in(reg) u32::from(accumulate),
+            wide = in(reg) 4 * COLUMNS,
+            deep = in(reg) 4 * DEPTH,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}

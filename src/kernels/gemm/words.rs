@@ -1,0 +1,338 @@
+//! Packed operands: words of 32 bits that follow each other along `K`, in the [`Format`] that a tile reads.
+
+use crate::kernels::isa::Isa;
+use crate::kernels::precision::Precision;
+use crate::kernels::{LANES, fold};
+
+/// What a packed word holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One `f32`.
+    F32,
+    /// Two bf16.
+    Bf16,
+    /// Four 8-bit integers.
+    Int8,
+    /// The upper or the lower halves of two `f32`, as bf16 each: of 32 values first 16 words with what rounding to bf16
+    /// gives, then 16 with what it leaves, rounded too. Together they hold 16 of the 24 bits of an `f32`.
+    Bf16Pairs,
+}
+
+/// Values that make up a block of [`Format::Bf16Pairs`], in as many words.
+pub(super) const PAIRS: usize = 32;
+
+impl Format {
+    /// What `isa` keeps a matrix of `precision` as.
+    pub(super) fn of(isa: Isa, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 if isa.splits_f32() => Self::Bf16Pairs,
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+        }
+    }
+
+    pub(super) fn values_per_word(self) -> usize {
+        match self {
+            Self::F32 | Self::Bf16Pairs => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
+
+    /// Words of a row of `k` values, filled up to a multiple of `step`.
+    pub(super) fn words(self, k: usize, step: usize) -> usize {
+        let step = if self == Self::Bf16Pairs { step.max(PAIRS) } else { step };
+        k.div_ceil(self.values_per_word()).next_multiple_of(step)
+    }
+}
+
+/// How values become packed ones: `(alpha · x − offset) · inverse`, the latter two for integers only.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scaling {
+    pub(super) alpha: f32,
+    offset: f32,
+    inverse: f32,
+}
+
+impl Scaling {
+    /// `alpha · x`.
+    pub(super) fn by(alpha: f32) -> Self {
+        Self { alpha, offset: 0.0, inverse: 1.0 }
+    }
+}
+
+/// How a row of `A` was quantised: its values are `scale · q + offset`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Range {
+    pub(super) scale: f32,
+    pub(super) offset: f32,
+}
+
+impl Range {
+    /// Of `alpha · row`, for `q` from 0 to 255.
+    #[inline(always)]
+    pub(super) fn of(alpha: f32, row: &[f32]) -> Self {
+        let (low, high) = extremes(row);
+        let (low, high) = if low <= high { (alpha * low, alpha * high) } else { (0.0, 0.0) };
+        let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
+        Self { scale, offset: low }
+    }
+
+    /// What quantises `alpha · row`.
+    pub(super) fn scaling(self, alpha: f32) -> Scaling {
+        Scaling { alpha, offset: self.offset, inverse: 1.0 / self.scale }
+    }
+}
+
+/// The scale of a row of `B`: its values are `scale · q`, `q` from −127 to 127.
+#[inline(always)]
+pub(super) fn channel_scale(row: &[f32]) -> f32 {
+    let (low, high) = extremes(row);
+    let largest = high.max(-low);
+    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+}
+
+/// What quantises a row of `B`.
+pub(super) fn channel_scaling(scale: f32) -> Scaling {
+    Scaling { alpha: 1.0, offset: 0.0, inverse: 1.0 / scale }
+}
+
+/// Packs `values` as words; fills the rest of `words` with zeros.
+#[inline(always)]
+pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &mut [u32]) {
+    let Scaling { alpha, .. } = scaling;
+    match format {
+        Format::F32 => encode_by(values, words, |[x]| (alpha * x).to_bits()),
+        Format::Bf16 => {
+            encode_by(values, words, |[x, y]| {
+                bf16_pair(round_to_bf16(alpha * x), round_to_bf16(alpha * y))
+            });
+        }
+        Format::Int8 => {
+            let byte = |x: f32| u32::from(quantise(scaling, x));
+            encode_by(values, words, |[a, b, c, d]| {
+                byte(a) | (byte(b) << 8) | (byte(c) << 16) | (byte(d) << 24)
+            });
+        }
+        Format::Bf16Pairs => {
+            let (blocks, _) = words.as_chunks_mut::<PAIRS>();
+            let values = values.chunks(PAIRS).chain(std::iter::repeat(&[] as &[f32]));
+            for (words, values) in blocks.iter_mut().zip(values) {
+                let (high, low) = words.split_at_mut(PAIRS / 2);
+                encode_by(values, high, |[x, y]| {
+                    bf16_pair(round_to_bf16(alpha * x), round_to_bf16(alpha * y))
+                });
+                encode_by(values, low, |[x, y]| {
+                    bf16_pair(rest_of_bf16(alpha * x), rest_of_bf16(alpha * y))
+                });
+            }
+        }
+    }
+}
+
+/// Word `w` of each column, from the rows of a transposed `B`: of the two rows that a word holds values of, each a value for
+/// each column; beyond the last row they are empty. For bf16 formats.
+#[inline(always)]
+pub(super) fn encode_pair_of_rows<'a>(
+    format: Format,
+    w: usize,
+    row: impl Fn(usize) -> &'a [f32],
+    words: &mut [u32],
+) {
+    let (block, within) = (w / PAIRS, w % PAIRS);
+    let low = format == Format::Bf16Pairs && within >= PAIRS / 2;
+    let first = match format {
+        Format::Bf16Pairs => block * PAIRS + within % (PAIRS / 2) * 2,
+        _ => 2 * w,
+    };
+    let (even, odd) = (row(first), row(first + 1));
+    words.fill(0);
+    if low {
+        words.iter_mut().zip(even).for_each(|(word, &x)| *word = rest_of_bf16(x) >> 16);
+        words.iter_mut().zip(odd).for_each(|(word, &x)| *word |= rest_of_bf16(x));
+    } else {
+        words.iter_mut().zip(even).for_each(|(word, &x)| *word = round_to_bf16(x) >> 16);
+        words.iter_mut().zip(odd).for_each(|(word, &x)| *word |= round_to_bf16(x));
+    }
+}
+
+/// As [`encode`], each value as a word of its own: the `f32` that `format` rounds it to.
+#[inline(always)]
+pub(super) fn encode_expanded(format: Format, scaling: Scaling, values: &[f32], words: &mut [u32]) {
+    let Scaling { alpha, .. } = scaling;
+    match format {
+        Format::F32 | Format::Bf16Pairs => encode_by(values, words, |[x]| (alpha * x).to_bits()),
+        Format::Bf16 => encode_by(values, words, |[x]| round_to_bf16(alpha * x)),
+        Format::Int8 => {
+            encode_by(values, words, |[x]| f32::from(quantise(scaling, x)).to_bits());
+        }
+    }
+}
+
+#[inline(always)]
+fn encode_by<const PER: usize>(
+    values: &[f32],
+    words: &mut [u32],
+    word: impl Fn([f32; PER]) -> u32,
+) {
+    let (whole, tail) = values.as_chunks::<PER>();
+    let (full, rest) = words.split_at_mut(whole.len());
+    for (out, &values) in full.iter_mut().zip(whole) {
+        *out = word(values);
+    }
+    rest.fill(0);
+    if let (false, Some(out)) = (tail.is_empty(), rest.first_mut()) {
+        // Zero times anything finite adds nothing; zero itself is packed as the row's offset asks, and meets zeros of `B`.
+        let mut last = [0.0; PER];
+        last[..tail.len()].copy_from_slice(tail);
+        *out = word(last);
+    }
+}
+
+#[inline(always)]
+fn bf16_pair(first: u32, second: u32) -> u32 {
+    (first >> 16) | second
+}
+
+#[inline(always)]
+fn quantise(scaling: Scaling, x: f32) -> u8 {
+    nearest((scaling.alpha * x - scaling.offset) * scaling.inverse) as u8
+}
+
+/// The nearest integer, for `|x|` below 2²², ties to even, as the low bits of what is returned.
+///
+/// Adding 1.5 · 2²³ leaves no bits for a fraction; subtracting the bits of that number leaves the integer.
+#[inline(always)]
+fn nearest(x: f32) -> i32 {
+    const ROUND: f32 = 12_582_912.0;
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+}
+
+/// The bits of the nearest `f32` whose lower half is zero, ties to even; not a number stays that. What
+/// `half::bf16::from_f32` does, without a branch.
+#[inline(always)]
+fn round_to_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1));
+    (if x.is_nan() { bits | 0x40_0000 } else { rounded }) & 0xFFFF_0000
+}
+
+/// What rounding `x` to bf16 leaves, rounded too.
+#[inline(always)]
+fn rest_of_bf16(x: f32) -> u32 {
+    let rest = x - f32::from_bits(round_to_bf16(x));
+    // What is left of infinity is not a number.
+    round_to_bf16(if x.is_finite() { rest } else { 0.0 })
+}
+
+/// The smallest and the largest value; if there are none, the wrong way round.
+#[inline(always)]
+fn extremes(row: &[f32]) -> (f32, f32) {
+    // A comparison keeps the old value where there is no number, and is one instruction, unlike `f32::min`.
+    let smaller = |a: f32, b: f32| if b < a { b } else { a };
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for ((low, high), &x) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = smaller(*low, x);
+            *high = larger(*high, x);
+        }
+    }
+    for ((low, high), &x) in low.iter_mut().zip(&mut high).zip(tail) {
+        *low = smaller(*low, x);
+        *high = larger(*high, x);
+    }
+    (fold(low, smaller), fold(high, larger))
+}
+
+/// The values of packed words as bits of `f32`s: `[words][columns]` → `[words · values_per_word][columns]`.
+#[inline(always)]
+pub(super) fn expand(format: Format, words: &[u32], columns: usize, out: &mut [u32]) {
+    let per = format.values_per_word();
+    for (words, out) in words.chunks_exact(columns).zip(out.chunks_exact_mut(columns * per)) {
+        for (p, out) in out.chunks_exact_mut(columns).enumerate() {
+            for (out, &word) in out.iter_mut().zip(words) {
+                *out = match format {
+                    Format::F32 | Format::Bf16Pairs => word,
+                    Format::Bf16 => (word >> (16 * p)) << 16,
+                    Format::Int8 => f32::from((word >> (8 * p)) as u8 as i8).to_bits(),
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_to_bf16_is_that_of_half() {
+        // Every 97th bit pattern, infinities and what is not a number among them.
+        for bits in (0..=u32::MAX).step_by(97).chain([0x7F80_0000, 0xFF80_0000, 0x7F80_0001]) {
+            let x = f32::from_bits(bits);
+            assert_eq!(
+                (round_to_bf16(x) >> 16) as u16,
+                half::bf16::from_f32(x).to_bits(),
+                "{bits:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn rounding_to_integers() {
+        for (x, want) in
+            [(0.0, 0), (0.49, 0), (0.5, 0), (1.5, 2), (-0.6, -1), (254.6, 255), (-127.0, -127)]
+        {
+            assert_eq!(nearest(x), want, "{x}");
+        }
+    }
+
+    #[test]
+    fn extremes_of_every_length_around_the_lanes() {
+        for n in [1, 2, 15, 16, 17, 33] {
+            let row: Vec<f32> = (0..n).map(|i| (i as f32 * 2.3).sin()).collect();
+            let low = row.iter().copied().fold(f32::MAX, f32::min);
+            let high = row.iter().copied().fold(f32::MIN, f32::max);
+            assert_eq!(extremes(&row), (low, high));
+        }
+        let (low, high) = extremes(&[]);
+        assert!(low > high);
+        assert_eq!(extremes(&[f32::NAN, 2.0, f32::NAN]), (2.0, 2.0));
+    }
+
+    #[test]
+    fn words_hold_the_values_in_order() {
+        let values: Vec<f32> = (1..=9).map(|i| i as f32).collect();
+        let bf16 = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
+        let mut words = [u32::MAX; 6];
+        encode(Format::Bf16, Scaling::by(2.0), &values, &mut words);
+        assert_eq!(words[0], bf16(2.0) | (bf16(4.0) << 16));
+        assert_eq!(words[4..], [bf16(18.0), 0]);
+        let scaling = channel_scaling(channel_scale(&[127.0, -1.0]));
+        encode(Format::Int8, scaling, &[1.0, -2.0, 3.0, -4.0, 5.0], &mut words);
+        assert_eq!(words[0].to_le_bytes().map(|byte| byte as i8), [1, -2, 3, -4]);
+        assert_eq!(words[1..3], [5, 0]);
+    }
+
+    #[test]
+    fn pairs_hold_sixteen_bits() {
+        let values: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
+        let mut words = [u32::MAX; 64];
+        encode(Format::Bf16Pairs, Scaling::by(1.0), &values, &mut words);
+        for (i, &x) in values.iter().enumerate() {
+            let half = |start: usize| {
+                let word = words[i / PAIRS * PAIRS + start + i % PAIRS / 2];
+                f32::from_bits((word >> (16 * (i % 2))) << 16)
+            };
+            let (high, low) = (half(0), half(PAIRS / 2));
+            assert!((high - x).abs() <= x.abs() / 256.0, "{x}: {high}");
+            assert!((high + low - x).abs() <= x.abs() / 65536.0, "{x}: {high} + {low}");
+        }
+        assert!(words[36..48].iter().all(|&word| word == 0));
+        encode(Format::Bf16Pairs, Scaling::by(1.0), &[f32::INFINITY], &mut words);
+        assert_eq!((words[0], words[16]), (0x7F80, 0));
+    }
+}
