@@ -12,8 +12,8 @@ heads_qa.json              is written by make_qa_goldens.py: transformers 5 has 
 Python counts offsets in characters.
 """
 
-import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,6 +33,7 @@ SEED = 20202
 D, V = 32, 605
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+TAG_BIASES = [2.1, 1.7, -5.1, 0.2, 0.2]
 ACCENTS = "Naïve café in Zürich — 東京, Привет! ΟΔΟΣ\u00a0½ 😀 cafe\u0301 한국어"
 TEXTS = ["He was in the old house.", ACCENTS, "", LONG_TEXT]
 PAIRS = [("how are you", "fine, thanks"), (LONG_TEXT, "A train left early."), ("", "")]
@@ -71,7 +72,10 @@ def head_tensors(rng):
     }
     yield "sequence_classification", d | linear(rng, "classifier.out_proj", 3)
     yield "reranker", d | linear(rng, "classifier.out_proj", 1)
-    yield "token_classification", linear(rng, "classifier", len(TAGS))
+    tags = linear(rng, "classifier", len(TAGS))
+    # All hidden states have a part in common, by which one label would win everywhere.
+    tags["classifier.bias"] = torch.tensor(TAG_BIASES)
+    yield "token_classification", tags
     yield "question_answering", linear(rng, "qa_outputs", 2)
     yield "multiple_choice", linear(rng, "classifier", 1)
 
@@ -187,6 +191,16 @@ def token_classification():
     return plain(out)
 
 
+def write_compact(path, value):
+    """As `write_json`, with every object that holds no other, such as an entity, on one line."""
+    write_json(path, value)
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"\{\n([^{}\[\]]+)\}", lambda fields: "{" + " ".join(fields[1].split("\n")).strip() + "}", text)
+    text = re.sub(r"(?<=[{,])\s{2,}(?=\")", lambda space: space[0] if "\n" in space[0] else " ", text)
+    text = text.replace("{ ", "{")
+    path.write_text(text, encoding="utf-8")
+
+
 def plain(value):
     """numpy's numbers as Python's."""
     if isinstance(value, dict):
@@ -231,7 +245,7 @@ def main():
         "question_answering": question_answering(),
         "multiple_choice": multiple_choice(),
     }
-    write_json(DATA / "heads.json", goldens)
+    write_compact(DATA / "heads.json", goldens)
     save_file({"masked_lm": mlm_logits.contiguous()}, DATA / "heads_logits.safetensors")
     print(f"float32 logits are within {worst:.1e} of float64")
 

@@ -180,7 +180,7 @@ impl Backbone {
         Ok(self.model.forward(batch))
     }
 
-    /// Fails unless `hidden` is `[N, D]`; with a batch, `N` must be the number of its tokens.
+    /// Fails unless `hidden` is `[N, D]` and finite; with a batch, `N` must be the number of its tokens.
     pub(super) fn check_hidden(
         &self,
         hidden: ArrayView2<f32>,
@@ -191,7 +191,10 @@ impl Backbone {
         let problem = match batch.map(|batch| batch.ids().len()) {
             _ if d != want => format!("has width {d}, the model's is {want}"),
             Some(n) if n != rows => format!("has {rows} rows, the batch has {n} tokens"),
-            _ => return Ok(()),
+            _ => match hidden.indexed_iter().find(|(_, x)| !x.is_finite()) {
+                Some((at, x)) => format!("has {x} at {at:?}"),
+                None => return Ok(()),
+            },
         };
         Err(Error::Option { option: "hidden", problem })
     }

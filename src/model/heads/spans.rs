@@ -48,12 +48,11 @@ impl Candidates<'_> {
 
     /// Softmax of one column over the tokens that are considered; 0 for the others.
     fn probabilities(&self, logits: ArrayView2<f32>, column: usize) -> Vec<f64> {
-        let masked =
-            logits
-                .column(column)
-                .into_iter()
-                .zip(self.considered)
-                .map(|(&x, &considered)| if considered { f64::from(x) } else { f64::NEG_INFINITY });
+        let masked = logits
+            .column(column)
+            .into_iter()
+            .zip(self.considered)
+            .map(|(&x, &considered)| if considered { f64::from(x) } else { f64::NEG_INFINITY });
         softmax_f64(&masked.collect::<Vec<f64>>())
     }
 }
