@@ -67,7 +67,9 @@ impl Tokenizer {
                     ),
                 });
             }
-            let overlap = window.overlap.unwrap_or_else(|| window.default_overlap.min(room / 2));
+            let default = window.default_overlap;
+            let default = if default < room { default } else { room / 2 };
+            let overlap = window.overlap.unwrap_or(default);
             if overlap >= room {
                 return Err(Error::Option {
                     option: window.stride,
@@ -152,6 +154,6 @@ pub(crate) struct Window {
     pub(crate) stride: &'static str,
     /// Tokens that two neighbouring windows share, if the caller says.
     pub(crate) overlap: Option<usize>,
-    /// What they share otherwise, but no more than half the room.
+    /// What they share otherwise, or half the room if that is more than there is.
     pub(crate) default_overlap: usize,
 }

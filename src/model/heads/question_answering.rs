@@ -91,7 +91,7 @@ impl AnswerOptions {
     }
 
     /// How many tokens of the context two neighbouring windows have in common. Unless set it is 128, but no more than half
-    /// of `max_seq_len`, nor than half of what the question leaves for the context.
+    /// of `max_seq_len`; and half of what the question leaves for the context, if that is too little for it.
     pub fn doc_stride(mut self, tokens: usize) -> Self {
         self.doc_stride = Some(tokens);
         self
@@ -236,6 +236,10 @@ impl QuestionAnswering {
             Some(tokens) => tokens,
             None => self.backbone.model_max_length.min(MAX_SEQ_LEN),
         };
+        if let Some(tokens) = options.doc_stride.filter(|&tokens| tokens >= max_seq_len) {
+            let problem = format!("is {tokens}, must be less than max_seq_len, {max_seq_len}");
+            return wrong("doc_stride", problem);
+        }
         let window = Window {
             limit: "max_seq_len",
             stride: "doc_stride",

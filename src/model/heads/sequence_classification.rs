@@ -146,7 +146,7 @@ impl SequenceClassification {
     }
 
     /// The label that fits each pair of texts best. If the head has a single label, as those of rerankers have, this is the
-    /// score of the pair.
+    /// score of the pair. A pair with an empty text is a pair too.
     ///
     /// # Errors
     ///
