@@ -46,6 +46,10 @@ CASES = [
     ("Who left early in the morning?", CONTEXT, {"top_k": 5, "max_seq_len": 40, "doc_stride": 10}),
     ("Who left?", CONTEXT, {"top_k": 5, "max_seq_len": 40, "doc_stride": 10, "handle_impossible_answer": True}),
     ("Who left?", CONTEXT, {"max_seq_len": 30, "doc_stride": 0, "max_answer_len": 4}),
+    # So many that "no answer" would be among them, were it not the least likely window that counts.
+    ("Who left?", CONTEXT, {
+        "top_k": 40, "max_seq_len": 40, "doc_stride": 10, "max_answer_len": 2, "handle_impossible_answer": True,
+    }),
     ("Who left?", " ".join([CONTEXT] * 3), {"top_k": 3}),
     ("What did <s> nobody say?", CONTEXT, {"top_k": 2, "max_seq_len": 64}),
 ]
