@@ -217,7 +217,7 @@ pub enum Error {
     },
 
     /// A text has no mask to fill, or more than one where one is asked for.
-    #[error("the text has {found} times `{mask}`, must have it {expected}")]
+    #[error("the text has `{mask}` {found} times, must have it {expected}")]
     Masks {
         /// The mask token.
         mask: String,
