@@ -24,6 +24,7 @@ fn gemm(c: &mut Criterion) {
             println!("peak/{isa}: {total:.0} GFLOP/s on {} threads", peaks.len());
         }
     }
+    let team = Team::gather();
     // A query's and a batch's rows, through the four linear layers.
     for m in [13, 2048] {
         for (k, n) in [(768, 2304), (768, 768), (768, 3072), (3072, 768)] {

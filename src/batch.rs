@@ -8,6 +8,10 @@ use crate::config::{Config, PADDING_ID};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokens;
 
+/// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base model, and the
+/// products are tall enough that packing the weights costs little.
+pub(crate) const TOKENS_PER_BATCH: usize = 2048;
+
 /// A ragged batch: the ids of `B` texts one after another, `N` in all.
 ///
 /// A `Batch` is only made of ids and lengths that its [`Config`] allows, so that the model's forward pass cannot fail.

@@ -190,6 +190,43 @@ pub enum Error {
         text: usize,
     },
 
+    /// The checkpoint does not have the head that it was to be loaded with.
+    #[error("{file} has no {expected} head (`{tensor}`): {found}")]
+    Head {
+        /// The weight file.
+        file: String,
+        /// The kind of head that was asked for.
+        expected: &'static str,
+        /// A tensor that such a head has.
+        tensor: &'static str,
+        /// The heads that are there, or that there is none.
+        found: String,
+    },
+
+    /// `config.json` names another number of labels than the head has outputs.
+    #[error("`{file}` has {labels} labels, but the head's tensor `{tensor}` has {outputs} outputs")]
+    Labels {
+        /// The configuration file.
+        file: String,
+        /// Labels it names (`id2label`, else `num_labels`, else 2).
+        labels: usize,
+        /// The tensor's full name.
+        tensor: String,
+        /// Its rows.
+        outputs: usize,
+    },
+
+    /// A text has no mask to fill, or more than one where one is asked for.
+    #[error("the text has `{mask}` {found} times, must have it {expected}")]
+    Masks {
+        /// The mask token.
+        mask: String,
+        /// How often the text has it.
+        found: usize,
+        /// How often it must have it, in words.
+        expected: &'static str,
+    },
+
     /// An option given by the caller is out of range or contradicts the model.
     #[error("option `{option}`: {problem}")]
     Option {

@@ -4,6 +4,9 @@
 //! `<s> first </s> </s> second </s>` for a pair. The algorithm is that of the `tokenizers` crate; here is what
 //! surrounds it: which file it is built from, how much of a text is kept, and how much was not.
 
+mod located;
+mod special;
+
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -16,6 +19,9 @@ use tokenizers::tokenizer::{
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
+
+pub(crate) use located::{Located, Place, Window};
+pub(crate) use special::SpecialTokens;
 
 const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: &str = "vocab.txt";
@@ -311,6 +317,17 @@ fn clean_up(text: &str) -> String {
         .fold(text.to_owned(), |text, spaced| text.replace(spaced, spaced.trim()))
 }
 
+/// The length that `tokenizer_config.json` gives; some tokenizers say 10³⁰ for "unlimited".
+pub(crate) fn model_max_length(files: &ModelFiles, folder: &str) -> Result<Option<usize>> {
+    #[derive(Deserialize)]
+    struct TokenizerSettings {
+        model_max_length: Option<f64>,
+    }
+    let settings: Option<TokenizerSettings> = files.json(&format!("{folder}{TOKENIZER_CONFIG}"))?;
+    // `as` saturates, which is what "unlimited" means.
+    Ok(settings.and_then(|settings| settings.model_max_length).map(|length| length as usize))
+}
+
 /// `tokenizer_config.json`, as far as a tokenizer built from `vocab.txt` needs it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -318,6 +335,7 @@ struct TokenizerConfig {
     do_lower_case: Option<bool>,
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
+    clean_up_tokenization_spaces: Option<bool>,
     cls_token: SpecialToken,
     sep_token: SpecialToken,
     unk_token: SpecialToken,

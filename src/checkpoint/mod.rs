@@ -179,6 +179,11 @@ impl<'a> Checkpoint<'a> {
         names
     }
 
+    /// What errors call the whole.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
     /// The root of all names.
     #[must_use]
     pub fn root(&self) -> Weights<'_> {

@@ -6,6 +6,8 @@
 //!                                  └ feed-forward
 //! ```
 //!
+//! What stands on top of the hidden states, and turns texts into answers, is in [`heads`].
+//!
 //! BERT's post-norm encoder, with one addition: a learned bias on every attention score that depends on the distance
 //! between the two tokens, from one small table shared by all layers.
 //!
@@ -15,6 +17,7 @@
 mod attention;
 mod embeddings;
 mod encoder;
+pub mod heads;
 mod layer;
 mod pooler;
 mod position_bias;

@@ -23,6 +23,11 @@ impl Linear {
         Self::load_stacked(&[w], input, output)
     }
 
+    /// A layer of a `weight` `[out, in]` and a `bias` `[out]` that do not stand side by side, packed as `w` asks for.
+    pub(crate) fn new(w: &Weights, weight: ArrayView2<f32>, bias: Array1<f32>) -> Self {
+        Self { weight: w.pack(weight), bias }
+    }
+
     /// As [`Linear::load`], with a bias of zeros.
     pub(crate) fn load_without_bias(w: &Weights, input: usize, output: usize) -> Result<Self> {
         let weight = w.borrow("weight", output, input)?;

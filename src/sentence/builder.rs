@@ -1,7 +1,8 @@
 //! [`SentenceEncoderBuilder`]: a directory and options → [`SentenceEncoder`].
 
 use super::SentenceEncoder;
-use super::modules::{Module, Pipeline, Settings, TransformerSettings, model_max_length};
+use super::modules::{Module, Pipeline, Settings, TransformerSettings};
+use crate::batch::TOKENS_PER_BATCH;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -10,11 +11,7 @@ use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
-use crate::tokenizer::Tokenizer;
-
-/// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base model, and the
-/// products are tall enough that packing the weights costs little.
-const TOKENS_PER_BATCH: usize = 2048;
+use crate::tokenizer::{Tokenizer, model_max_length};
 
 /// Options of a [`SentenceEncoder`], from [`SentenceEncoder::builder`].
 #[derive(Debug, Clone)]

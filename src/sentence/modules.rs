@@ -192,18 +192,6 @@ impl TransformerSettings {
     }
 }
 
-/// The length that `tokenizer_config.json` gives; some tokenizers say 10³⁰ for "unlimited".
-pub(super) fn model_max_length(files: &ModelFiles, folder: &str) -> Result<Option<usize>> {
-    #[derive(Deserialize)]
-    struct TokenizerSettings {
-        model_max_length: Option<f64>,
-    }
-    let settings: Option<TokenizerSettings> =
-        files.json(&format!("{folder}tokenizer_config.json"))?;
-    // `as` saturates, which is what "unlimited" means.
-    Ok(settings.and_then(|settings| settings.model_max_length).map(|length| length as usize))
-}
-
 /// `config_sentence_transformers.json`.
 #[derive(Debug, Default)]
 pub(super) struct Settings {

@@ -1,0 +1,201 @@
+//! [`SequenceClassification`]: which label fits the text, or the pair of texts?
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
+
+use super::backbone::{Backbone, Kind, Source, check_top_k, first_tokens};
+use super::head_config::ProblemType;
+use super::probability::{best, sigmoid, softmax};
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::kernels::activation::Activation;
+use crate::nn::Linear;
+use crate::tokenizer::Tokens;
+
+/// A classifier of whole texts, or a cross-encoder of pairs: `MPNetForSequenceClassification`.
+///
+/// ```text
+/// logits = tanh(hidden[<s>] · Wᵀ + b) · Oᵀ + o
+/// ```
+///
+/// ```no_run
+/// use mpnet::model::heads::SequenceClassification;
+///
+/// let model = SequenceClassification::from_pretrained("models/mpnet-sentiment")?;
+/// for best in model.classify(&["What a film!", "I want my two hours back."])? {
+///     println!("{} {:.3}", best.label, best.score);
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SequenceClassification {
+    pub(super) backbone: Backbone,
+    dense: Linear,
+    out_proj: Linear,
+    labels: Vec<String>,
+    problem_type: Option<ProblemType>,
+    function: ClassificationFunction,
+}
+
+/// What turns logits into scores: `function_to_apply` of transformers' text-classification pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassificationFunction {
+    /// Each score by itself from 0 to 1.
+    Sigmoid,
+    /// Scores from 0 to 1 that add up to 1.
+    Softmax,
+    /// The logits as they are.
+    None,
+}
+
+/// A label and how well it fits.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LabelScore {
+    /// The label's place in [`SequenceClassification::labels`].
+    pub id: usize,
+    /// Its name.
+    pub label: String,
+    /// Its score, by the head's [`ClassificationFunction`].
+    pub score: f32,
+}
+
+super::pretrained!(SequenceClassification);
+
+impl SequenceClassification {
+    pub(super) fn load(source: &Source) -> Result<Self> {
+        source.expect(Kind::SequenceClassification)?;
+        let (d, w) = (source.config.hidden_size, source.head().at("classifier"));
+        let dense = Linear::load(&w.at("dense"), d, d)?;
+        let (out_proj, labels) =
+            source.head_config.labelled(|c| Linear::load(&w.at("out_proj"), d, c))?;
+        let problem_type = source.head_config.problem_type;
+        let function = match problem_type {
+            Some(ProblemType::Regression) => ClassificationFunction::None,
+            Some(ProblemType::MultiLabelClassification) => ClassificationFunction::Sigmoid,
+            _ if labels.len() == 1 => ClassificationFunction::Sigmoid,
+            _ => ClassificationFunction::Softmax,
+        };
+        let backbone = source.backbone()?;
+        Ok(Self { backbone, dense, out_proj, labels, problem_type, function })
+    }
+
+    /// The same head with another function than the one that follows from `config.json`: none for a regression, a sigmoid if
+    /// there is one label or each is for itself (`multi_label_classification`), softmax otherwise.
+    #[must_use]
+    pub fn function_to_apply(mut self, function: ClassificationFunction) -> Self {
+        self.function = function;
+        self
+    }
+
+    /// The labels' names, `[C]`: `id2label`, or `LABEL_0`, `LABEL_1`, ….
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What `config.json` says that the head was trained for.
+    #[must_use]
+    pub fn problem_type(&self) -> Option<ProblemType> {
+        self.problem_type
+    }
+
+    /// The logits of each text of a batch, `[B, C]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokenId`](crate::Error::TokenId) or [`Error::TooLong`](crate::Error::TooLong) if the batch was made for
+    /// another model.
+    pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
+        self.logits(self.backbone.hidden(batch)?.view(), batch)
+    }
+
+    /// The logits of each text. `hidden`: `[N, D]`, of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[B, C]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`](crate::Error::Option) if `hidden` has not the model's width, or not a row for each token.
+    pub fn logits(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Result<Array2<f32>> {
+        self.backbone.check_hidden(hidden, Some(batch))?;
+        Ok(self.project(hidden, batch))
+    }
+
+    /// The label that fits each text best.
+    ///
+    /// transformers' text-classification pipeline; the text may have as many tokens as the model has positions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`](crate::Error::TooLong) if a text has more, [`Error::Tokenize`](crate::Error::Tokenize) if the
+    /// tokenizer fails.
+    pub fn classify<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<LabelScore>> {
+        Ok(self.classify_top_k(texts, 1)?.into_iter().flatten().collect())
+    }
+
+    /// For each text the `top_k` labels that fit best, the best first; all if there are fewer.
+    ///
+    /// # Errors
+    ///
+    /// As [`classify`](Self::classify), and [`Error::Option`](crate::Error::Option) if `top_k` is 0.
+    pub fn classify_top_k<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        top_k: usize,
+    ) -> Result<Vec<Vec<LabelScore>>> {
+        check_top_k(top_k)?;
+        self.rank(&self.backbone.encode(texts)?, top_k)
+    }
+
+    /// The label that fits each pair of texts best. If the head has a single label, as those of rerankers have, this is the
+    /// score of the pair. A pair with an empty text is a pair too.
+    ///
+    /// # Errors
+    ///
+    /// As [`classify`](Self::classify).
+    pub fn classify_pairs<A: AsRef<str> + Sync, B: AsRef<str> + Sync>(
+        &self,
+        pairs: &[(A, B)],
+    ) -> Result<Vec<LabelScore>> {
+        Ok(self.classify_pairs_top_k(pairs, 1)?.into_iter().flatten().collect())
+    }
+
+    /// For each pair the `top_k` labels that fit best, the best first; all if there are fewer.
+    ///
+    /// # Errors
+    ///
+    /// As [`classify_top_k`](Self::classify_top_k).
+    pub fn classify_pairs_top_k<A: AsRef<str> + Sync, B: AsRef<str> + Sync>(
+        &self,
+        pairs: &[(A, B)],
+        top_k: usize,
+    ) -> Result<Vec<Vec<LabelScore>>> {
+        check_top_k(top_k)?;
+        self.rank(&self.backbone.encode_pairs(pairs)?, top_k)
+    }
+
+    /// `hidden: [N, D]` → `[B, C]`
+    fn project(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Array2<f32> {
+        let first = first_tokens(hidden, batch); // [B, D]
+        let x = self.dense.forward_activated(first.view(), Activation::Tanh); // [B, D]
+        self.out_proj.forward(x.view())
+    }
+
+    fn rank(&self, tokens: &[Tokens], top_k: usize) -> Result<Vec<Vec<LabelScore>>> {
+        let project = |hidden: ArrayView2<f32>, batch: &Batch| self.project(hidden, batch);
+        let logits = self.backbone.per_text(tokens, self.labels.len(), project)?;
+        let of_text = |logits: ArrayView1<f32>| {
+            let scores = self.scores(logits);
+            let label =
+                |id| LabelScore { id, label: self.labels[id].clone(), score: scores[id] as f32 };
+            best(&scores, top_k).into_iter().map(label).collect()
+        };
+        Ok(logits.rows().into_iter().map(of_text).collect())
+    }
+
+    fn scores(&self, logits: ArrayView1<f32>) -> Vec<f64> {
+        match self.function {
+            ClassificationFunction::Sigmoid => logits.iter().map(|&x| sigmoid(x)).collect(),
+            ClassificationFunction::Softmax => softmax(logits),
+            ClassificationFunction::None => logits.iter().map(|&x| f64::from(x)).collect(),
+        }
+    }
+}
