@@ -65,9 +65,9 @@ fn close(what: &str, got: f64, want: &Value, tolerance: f64) {
 }
 
 #[track_caller]
-fn rows_close(what: &str, got: &Array2<f32>, want: &Value, tolerance: f64) {
+fn rows_close(what: &str, got: &Array2<f32>, want: &Value, tolerance: f64) -> f64 {
     let want = rows(want).mapv(f64::from);
-    common::assert_close(what, got.view().into_dyn(), want.view().into_dyn(), tolerance);
+    common::assert_close(what, got.view().into_dyn(), want.view().into_dyn(), tolerance)
 }
 
 /// Each metric by its name in the goldens; none may be left over there.
@@ -229,8 +229,9 @@ fn classification_metrics_of_labels_that_are_missing_on_either_side() {
     }
 }
 
-/// Coefficients, not only predictions: solver, objective and stopping rules are those of scikit-learn. What is left is the
-/// rounding of products in `f32`, 1e-7 of logits up to 10, which curvature of at least `1/(C n)` amplifies.
+/// Coefficients, not only predictions: solver, objective and stopping rules are those of scikit-learn, so that both stop at
+/// the same iteration, short of the optimum. What is left is the rounding of products in `f32`, some 1e-7, which the steps
+/// amplify where the loss is flat; up to 2.1e-4 was seen, and five times that is allowed.
 #[test]
 fn logistic_regression() {
     for (index, case) in list(&GOLDENS["logistic_regression"]).iter().enumerate() {
@@ -246,13 +247,14 @@ fn logistic_regression() {
         let (train, test) = (rows(&case["train"]), rows(&case["test"]));
         let model = options.fit(&train.view(), &indices(&case["labels"])).unwrap();
         let what = format!("case {index}");
-        println!("{what}: {} iterations, {}", model.n_iter, case["n_iter"]);
-        rows_close(&what, &model.coef, &case["coef"], 5e-3);
+        assert_eq!(model.n_iter as u64, case["n_iter"].as_u64().unwrap(), "{what}: n_iter");
+        let worst = rows_close(&what, &model.coef, &case["coef"], 1e-3);
+        println!("{what}: coefficients differ by {worst:.1e} after {} iterations", model.n_iter);
         let want = ArrayView1::from(&floats(&case["intercept"])).to_owned();
         let got = model.intercept.view().into_dyn();
-        common::assert_close(&what, got, want.view().into_dyn(), 5e-3);
+        common::assert_close(&what, got, want.view().into_dyn(), 1e-3);
         let proba = model.predict_proba(&test.view()).unwrap().mapv(|p| p as f32);
-        rows_close(&what, &proba, &case["proba"], 1e-3);
+        rows_close(&what, &proba, &case["proba"], 1e-4);
         assert_eq!(model.predict(&test.view()).unwrap(), indices(&case["predicted"]), "{what}");
     }
 }

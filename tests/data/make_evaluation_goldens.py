@@ -233,7 +233,7 @@ def blobs(n, d, k, spread):
 def logistic_regression():
     cases = []
     for n, d, k, options in (
-        (60, 6, 4, {}), (40, 5, 2, {}), (60, 6, 4, dict(C=20.0, tol=1e-6)), (50, 8, 5, dict(max_iter=4)),
+        (60, 6, 4, {}), (40, 5, 2, {}), (60, 6, 4, dict(C=5.0, tol=1e-3)), (50, 8, 5, dict(max_iter=4)),
         (30, 4, 2, dict(C=0.05)),
     ):  # fmt: skip
         x, y = blobs(n + 8, d, k, 1.5)
@@ -279,7 +279,7 @@ def mini_batch_kmeans():
     cases = []
     for options in (
         dict(n_clusters=5, random_state=42, batch_size=500), dict(n_clusters=5, random_state=0, batch_size=20),
-        dict(n_clusters=12, random_state=1, batch_size=10, reassignment_ratio=0.3),
+        dict(n_clusters=12, random_state=1, batch_size=24, reassignment_ratio=0.3),
         dict(n_clusters=8, random_state=2, batch_size=30, n_init=3, init_size=40, max_iter=3),
         dict(n_clusters=4, random_state=3, batch_size=25, tol=0.05, max_no_improvement=None),
     ):  # fmt: skip
@@ -352,8 +352,7 @@ def plain(value):
         case np.ndarray():
             return plain(list(value))
         case np.float32():
-            short = str(value)
-            return float(short)
+            return float(str(value))
         case np.generic():
             return value.item()
         case dict():
