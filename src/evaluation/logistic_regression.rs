@@ -143,7 +143,7 @@ impl<'a> Objective<'a> {
     fn new(rows: &ArrayView2<'a, f32>, targets: Vec<usize>, outputs: usize, c: f64) -> Self {
         let n = rows.nrows();
         Self {
-            rows: rows.clone(),
+            rows: *rows,
             columns: PackedMatrix::new(Isa::current(), Precision::F32, rows.t()),
             targets,
             outputs,
