@@ -99,7 +99,9 @@ fn similarity(encoder: &SentenceEncoder) -> Result<()> {
         let &[_, _, _, _, score, a, b, ..] = &fields[..] else {
             return Err(format!("`{}`: too few columns: {row}", file.display()).into());
         };
-        (first.push(a), second.push(b), scores.push(score.parse()?));
+        first.push(a);
+        second.push(b);
+        scores.push(score.parse()?);
     }
     let evaluator = EmbeddingSimilarityEvaluator {
         similarities: vec![Similarity::Cosine, Similarity::Euclidean, Similarity::Manhattan],
