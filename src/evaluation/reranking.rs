@@ -54,8 +54,8 @@ pub struct RerankingScores {
 pub struct RerankingMetrics {
     /// [`average_precision`].
     pub map: f64,
-    /// 1 over the rank of the first positive document; 0 if that is beyond `k`. Of equal scores, positive ones come first,
-    /// as in sentence-transformers.
+    /// 1 over the rank of the first positive document; 0 if that is beyond `k`. Of equal scores, positive ones come first;
+    /// sentence-transformers leaves their order to torch's sort, which mostly does the same.
     pub mrr_at_k: f64,
     /// `Σ 1 / log₂(rank + 1)` over positive documents among the first `k`, divided by what it could be; averaged over the
     /// orders of equal scores. The main metric.
