@@ -235,6 +235,15 @@ pub enum Error {
         /// What is wrong with the value.
         problem: String,
     },
+
+    /// Embeddings, scores or labels given by the caller do not fit together, or hold what cannot be used.
+    #[error("`{input}`: {problem}")]
+    Input {
+        /// The argument.
+        input: &'static str,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
 }
 
 fn look_alike(model_type: &str) -> &'static str {

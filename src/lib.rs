@@ -35,12 +35,15 @@ mod batch;
 mod checkpoint;
 mod config;
 mod error;
+pub mod evaluation;
 mod files;
 #[doc(hidden)]
 pub mod kernels;
+pub mod mining;
 pub mod model;
 mod nn;
 mod pooling;
+mod random;
 pub mod search;
 mod sentence;
 pub mod similarity;

@@ -18,7 +18,8 @@ use std::sync::LazyLock;
 use common::{assert_close, bits, data, json, pool};
 use mpnet::ndarray::{Array1, ArrayView, ArrayView1, s};
 use mpnet::similarity::{cos_sim, pairwise_cos_sim};
-use mpnet::{Batch, EncodeOptions, Isa, Precision, SentenceEncoder, search::semantic_search};
+use mpnet::{Batch, EncodeOptions, Isa, Precision, SentenceEncoder, Similarity};
+use mpnet::{evaluation::EmbeddingSimilarityEvaluator, search::semantic_search};
 
 /// What `Precision::F32` promises for each component of a normalised embedding.
 const PROMISE: f64 = 1e-5;
@@ -272,6 +273,21 @@ fn cosines_of_the_sts_benchmark_pairs() {
         println!("{precision}: Spearman {lost:+.3} points below f32's {:.2}", 100.0 * in_full);
         assert!(lost.abs() <= points, "{precision}: {lost} points");
     }
+}
+
+/// The evaluator from texts to Spearman, against the same of torch's cosines by plain counting.
+#[test]
+#[ignore = "needs the real weights: run the example fetch_model"]
+fn spearman_of_the_sts_benchmark_pairs_by_the_evaluator() {
+    let pairs = sts_pairs();
+    let evaluator = EmbeddingSimilarityEvaluator::default();
+    let results = evaluator.evaluate(&ENCODER, &pairs.first, &pairs.second, &pairs.gold).unwrap();
+    let &[(similarity, metrics)] = &results[..] else { panic!("{results:?}") };
+    assert_eq!(similarity, Similarity::Cosine);
+    let want = spearman(&pairs.torch, &pairs.gold);
+    let got = metrics.spearman;
+    println!("Spearman on {} STS pairs: {got:.6}, by torch's cosines {want:.6}", pairs.gold.len());
+    assert!((got - want).abs() < 1e-4, "{got} {want}");
 }
 
 /// Pearson's correlation of the ranks, equal values sharing the mean of theirs.

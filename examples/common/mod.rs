@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each example uses a part of this module")]
 
+pub mod banking77;
 pub mod cli;
 pub mod fetch;
 pub mod input;

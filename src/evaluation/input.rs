@@ -1,0 +1,170 @@
+//! What the evaluators ask of their input, and how they make embeddings of texts.
+
+use std::collections::HashMap;
+
+use ndarray::{Array2, ArrayView2, Axis};
+
+use crate::error::{Error, Result};
+use crate::sentence::{EncodeOptions, SentenceEncoder};
+use crate::similarity::{
+    Similarity, pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim,
+    pairwise_manhattan_sim,
+};
+
+pub(super) fn wrong(input: &'static str, problem: String) -> Error {
+    Error::Input { input, problem }
+}
+
+pub(super) fn same_length(
+    (input, found): (&'static str, usize),
+    (other, want): (&str, usize),
+) -> Result<()> {
+    match found == want {
+        true => Ok(()),
+        false => Err(wrong(input, format!("has {found} elements, `{other}` has {want}"))),
+    }
+}
+
+pub(super) fn not_empty(input: &'static str, length: usize) -> Result<()> {
+    match length {
+        0 => Err(wrong(input, "is empty".into())),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::Option { option, problem: "is 0, must be at least 1".into() }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn finite(input: &'static str, values: &[f64]) -> Result<()> {
+    match values.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+        None => Ok(()),
+        Some((i, x)) => Err(wrong(input, format!("element {i} is {x}"))),
+    }
+}
+
+pub(super) fn finite_rows(input: &'static str, rows: &ArrayView2<f32>) -> Result<()> {
+    match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
+        None => Ok(()),
+        Some(((row, _), x)) => Err(wrong(input, format!("row {row} has {x}"))),
+    }
+}
+
+pub(super) fn same_width(
+    (input, found): (&'static str, &ArrayView2<f32>),
+    (other, want): (&str, &ArrayView2<f32>),
+) -> Result<()> {
+    let (found, want) = (found.ncols(), want.ncols());
+    match found == want {
+        true => Ok(()),
+        false => Err(wrong(input, format!("has width {found}, `{other}` has {want}"))),
+    }
+}
+
+/// The similarity of row `i` of `a` and row `i` of `b`.
+pub(super) fn pairwise(
+    similarity: Similarity,
+    (a_name, a): (&'static str, &ArrayView2<f32>),
+    (b_name, b): (&'static str, &ArrayView2<f32>),
+) -> Result<Vec<f64>> {
+    same_length((b_name, b.nrows()), (a_name, a.nrows()))?;
+    same_width((b_name, b), (a_name, a))?;
+    finite_rows(a_name, a)?;
+    finite_rows(b_name, b)?;
+    let scores = match similarity {
+        Similarity::Cosine => pairwise_cos_sim(a, b),
+        Similarity::Dot => pairwise_dot_score(a, b),
+        Similarity::Euclidean => pairwise_euclidean_sim(a, b),
+        Similarity::Manhattan => pairwise_manhattan_sim(a, b),
+    };
+    Ok(scores.iter().map(|&score| f64::from(score)).collect())
+}
+
+/// Those asked for, or the only one of `default`.
+pub(super) fn or_default(asked: &[Similarity], default: Similarity) -> Vec<Similarity> {
+    if asked.is_empty() { vec![default] } else { asked.to_vec() }
+}
+
+/// What a text is to its model, which may have a prompt for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    /// One of its kind.
+    Sentence,
+    Query,
+    Document,
+}
+
+impl Role {
+    /// The options for texts of this role: the model's prompt of its name, as sentence-transformers' `encode_query` and
+    /// `encode_document`.
+    fn options(self, encoder: &SentenceEncoder) -> EncodeOptions {
+        let names: &[&str] = match self {
+            Self::Sentence => &[],
+            Self::Query => &["query"],
+            Self::Document => &["document", "passage", "corpus"],
+        };
+        match names.iter().find(|&&name| encoder.prompts().contains_key(name)) {
+            Some(&name) => EncodeOptions::default().prompt_name(name),
+            None => EncodeOptions::default(),
+        }
+    }
+}
+
+/// How the texts of one argument are encoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Texts<'a> {
+    pub(super) encoder: &'a SentenceEncoder,
+    pub(super) role: Role,
+    pub(super) prompt: Option<&'a str>,
+    pub(super) truncate_dim: Option<usize>,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn new(encoder: &'a SentenceEncoder, truncate_dim: Option<usize>) -> Self {
+        Self { encoder, role: Role::Sentence, prompt: None, truncate_dim }
+    }
+
+    pub(super) fn role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    pub(super) fn prompt(self, prompt: Option<&'a str>) -> Self {
+        Self { prompt, ..self }
+    }
+
+    /// The embedding of each text, `[B, D]`. A text that occurs again is encoded once.
+    pub(super) fn encode<S: AsRef<str>>(self, texts: &[S]) -> Result<Array2<f32>> {
+        let mut different = Vec::new();
+        let mut seen = HashMap::new();
+        let rows: Vec<usize> = texts
+            .iter()
+            .map(AsRef::as_ref)
+            .map(|text| {
+                *seen.entry(text).or_insert_with(|| {
+                    different.push(text);
+                    different.len() - 1
+                })
+            })
+            .collect();
+        let mut options = self.role.options(self.encoder);
+        if let Some(prompt) = self.prompt {
+            options = options.prompt(prompt);
+        }
+        if let Some(k) = self.truncate_dim {
+            options = options.truncate_dim(k);
+        }
+        let report = self.encoder.encode_with(&different, &options)?;
+        let truncated = report.truncated().count();
+        if truncated > 0 {
+            let limit = self.encoder.max_seq_length();
+            tracing::warn!(truncated, limit, "texts were longer than max_seq_length and were cut");
+        }
+        if different.len() == texts.len() {
+            return Ok(report.embeddings);
+        }
+        Ok(report.embeddings.select(Axis(0), &rows))
+    }
+}
