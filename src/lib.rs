@@ -44,6 +44,7 @@ mod pooling;
 pub mod search;
 mod sentence;
 pub mod similarity;
+pub mod split;
 mod tokenizer;
 
 pub use ndarray;
@@ -51,8 +52,9 @@ pub use ndarray;
 pub use error::{Error, Result};
 pub use files::ModelFiles;
 pub use sentence::{
-    Embeddings, EncodeOptions, EncodeReport, Overflow, SentenceEncoder, SentenceEncoderBuilder,
-    TextReport,
+    CancellationToken, Chunk, ChunkEmbeddings, Embeddings, EncodeIter, EncodeOptions, EncodeReport,
+    EncodedText, Overflow, Progress, SentenceEncoder, SentenceEncoderBuilder, TextReport,
+    TokenEmbeddings,
 };
 
 pub use batch::Batch;

@@ -216,17 +216,26 @@ impl Pooling {
     /// If `hidden` has fewer rows than `batch` has tokens.
     #[must_use]
     pub fn apply(&self, hidden: ArrayView2<f32>, batch: &Batch, prompt: usize) -> Array2<f32> {
-        let d = hidden.ncols();
         let skip = if self.include_prompt { 0 } else { prompt };
-        let mut pooled = Array2::zeros((batch.len(), self.dim(d)));
+        let mut pooled = Array2::zeros((batch.len(), self.dim(hidden.ncols())));
         pooled.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(b, mut row)| {
             let text = hidden.slice(s![batch.range(b), ..]); // [T, D]
             let kept = skip.min(text.nrows())..text.nrows();
-            for (mode, part) in self.modes.iter().zip(row.exact_chunks_mut(d)) {
-                mode.apply(text, kept.clone(), part);
-            }
+            self.pool(text, kept, row.view_mut());
         });
         pooled
+    }
+
+    /// Pools one text: `hidden: [T, D]`, of which `kept` take part, into `out: [dim]`.
+    pub(crate) fn pool(
+        &self,
+        hidden: ArrayView2<f32>,
+        kept: Range<usize>,
+        mut out: ArrayViewMut1<f32>,
+    ) {
+        for (mode, part) in self.modes.iter().zip(out.exact_chunks_mut(hidden.ncols())) {
+            mode.apply(hidden, kept.clone(), part);
+        }
     }
 }
 

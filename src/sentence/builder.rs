@@ -105,7 +105,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             || {
                 let tokenizer = Tokenizer::from_files(&self.files, folder)?;
                 tokenizer.check_vocabulary(config.vocab_size)?;
-                Ok::<_, Error>(tokenizer.lowercase(transformer.do_lower_case))
+                tokenizer.lowercase(transformer.do_lower_case)
             },
             || {
                 let checkpoint = Checkpoint::from_files(&self.files, folder)?;
