@@ -1,8 +1,8 @@
 //! A text → ranges of it, to be embedded one by one or by
 //! [late chunking](crate::SentenceEncoder::encode_chunks): sentences, or runs of sentences up to a size.
 //!
-//! Ranges are of bytes, at character boundaries, in order, without the white space around them; a range of nothing but
-//! white space and invisible characters is left out.
+//! Ranges are of bytes, at character boundaries, in order, without the white space and invisible characters around
+//! them; where there is nothing else, there is no range.
 
 use std::ops::Range;
 
@@ -92,11 +92,12 @@ fn cut(text: &str, range: Range<usize>, max_chars: usize) -> Vec<Range<usize>> {
     starts.iter().zip(ends).map(|(&start, end)| start..end).collect()
 }
 
-/// The range of `piece`, which begins at `start`, without the white space around it; `None` if nothing can be seen in it.
+/// The range of `piece`, which begins at `start`, without what cannot be seen around it; `None` if that is all.
 fn visible(piece: &str, start: usize) -> Option<Range<usize>> {
-    let trimmed = piece.trim();
-    let lead = piece.len() - piece.trim_start().len();
-    trimmed.contains(is_visible).then_some(start + lead..start + lead + trimmed.len())
+    let hidden = |c| !is_visible(c);
+    let trimmed = piece.trim_matches(hidden);
+    let start = start + piece.len() - piece.trim_start_matches(hidden).len();
+    (!trimmed.is_empty()).then_some(start..start + trimmed.len())
 }
 
 /// Characters that a tokenizer drops are those that nobody sees: white space, control characters, and marks of direction,
@@ -121,7 +122,7 @@ mod tests {
         let text = " \u{200b}\n“Why?” she said. 3.5 km!\r\n\r\n東京です。はい。 \u{feff}\n";
         assert_eq!(
             shown(text, sentences(text)),
-            ["“Why?” she said.", "3.5 km!", "東京です。", "はい。"]
+            ["“Why?”", "she said.", "3.5 km!", "東京です。", "はい。"]
         );
         assert!(sentences(" \n").is_empty());
     }
