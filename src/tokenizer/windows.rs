@@ -135,17 +135,17 @@ impl Tokenizer {
         pieces: Range<usize>,
         offsets: bool,
     ) -> tokenizers::Result<Window> {
+        // Not those that the post-processor returns: it takes white space off their ends, and has done so once already.
+        let stands = if offsets { part.get_offsets().to_vec() } else { Vec::new() };
         let encoding = match self.inner.get_post_processor() {
             Some(processor) => processor.process(part, None, true)?,
             None => part,
         };
         let (ids, of_text) = (encoding.get_ids().to_vec(), encoding.get_sequence_ids());
         let first = of_text.iter().position(Option::is_some).unwrap_or(ids.len());
-        let offset = |(&(start, end), of_text): (&(usize, usize), &Option<usize>)| {
-            of_text.map(|_| start..end)
-        };
+        let mut stands = stands.into_iter().map(|(start, end)| start..end);
         let offsets = match offsets {
-            true => encoding.get_offsets().iter().zip(&of_text).map(offset).collect(),
+            true => of_text.iter().map(|of_text| of_text.and_then(|_| stands.next())).collect(),
             false => Vec::new(),
         };
         Ok(Window { ids, offsets, pieces, start: first + prompt })
