@@ -58,7 +58,7 @@ pub use sentence::{
 };
 
 pub use batch::Batch;
-pub use checkpoint::{Checkpoint, Weights};
+pub use checkpoint::{Checkpoint, WeightDtype, Weights};
 pub use config::Config;
 pub use kernels::Precision;
 pub use kernels::activation::Activation;

@@ -191,6 +191,33 @@ impl Pooling {
         Ok(Self::new(modes).include_prompt(raw.include_prompt.unwrap_or(true)))
     }
 
+    /// The `config.json` of a pooling module for hidden states of width `d`: booleans, which every version of
+    /// sentence-transformers reads, unless the modes stand in an order that booleans cannot say.
+    pub(crate) fn to_json(&self, d: usize) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        let of_file = || PoolingMode::ALL.iter().filter(|(mode, ..)| self.modes.contains(mode));
+        if of_file().map(|(mode, ..)| mode).eq(&self.modes) {
+            fields.insert("word_embedding_dimension".to_owned(), d.into());
+            for (i, (mode, field, _)) in PoolingMode::ALL.into_iter().enumerate() {
+                let on = self.modes.contains(&mode);
+                // The first four have been there from the beginning; early versions refuse the others.
+                if on || i < 4 {
+                    fields.insert(field.to_owned(), on.into());
+                }
+            }
+        } else {
+            let name = |mode| PoolingMode::ALL.iter().find(|(known, ..)| known == mode);
+            let names: Vec<&str> =
+                self.modes.iter().filter_map(name).map(|(.., name)| *name).collect();
+            fields.insert("embedding_dimension".to_owned(), d.into());
+            fields.insert("pooling_mode".to_owned(), names.into());
+        }
+        if !self.include_prompt {
+            fields.insert("include_prompt".to_owned(), false.into());
+        }
+        fields.into()
+    }
+
     /// The modes, in the order of concatenation.
     #[must_use]
     pub fn modes(&self) -> &[PoolingMode] {

@@ -8,6 +8,7 @@ mod modules;
 mod options;
 mod plan;
 mod progress;
+mod save;
 mod stream;
 mod tokens;
 
@@ -60,6 +61,10 @@ pub struct SentenceEncoder {
     modules: Vec<Module>,
     dim: usize,
     settings: Settings,
+    /// Where it was loaded from, if that was a directory, and the transformer's folder there.
+    files: Option<ModelFiles<'static>>,
+    folder: String,
+    do_lower_case: bool,
     max_seq_length: usize,
     tokens_per_batch: usize,
     precision: Precision,
