@@ -135,7 +135,7 @@ fn cancelled_within_a_batch() {
         assert!(token.is_cancelled());
         assert!(matches!(encoder.encode_with(&["x"], &options), Err(Error::Cancelled)));
         assert!(matches!(encoder.encode_tokens(&["x"], &options), Err(Error::Cancelled)));
-        let chunks = encoder.encode_chunks("x", &[0..1], &options);
+        let chunks = encoder.encode_chunks("x", &[0..1, 0..1], &options);
         assert!(matches!(chunks, Err(Error::Cancelled)));
         let mut items = encoder.encode_iter(&texts, &options).unwrap();
         assert!(matches!(items.next(), Some(Err(Error::Cancelled))));
@@ -159,7 +159,7 @@ fn the_caller_s_threads_are_used() {
     assert_eq!(report.embeddings, encoder.encode(&texts).unwrap());
     assert_eq!(encoder.encode_iter(&texts, &options).unwrap().count(), texts.len());
     encoder.encode_tokens(&texts, &options).unwrap();
-    encoder.encode_chunks(&texts[1], &[0..3], &options).unwrap();
+    encoder.encode_chunks(&texts[1], &[0..3, 0..3], &options).unwrap();
     let names = seen.lock().unwrap();
     assert!(names.len() >= 4);
     for name in names.iter() {
@@ -227,11 +227,11 @@ fn chunks_that_are_none() {
         assert!(matches!(error, Error::Chunk { chunk: 1, .. }), "{bad:?}: {error}");
     }
     let long = "the man ".repeat(100);
-    let error = encoder.encode_chunks(&long, &[700..720], &options).unwrap_err();
+    let error = encoder.encode_chunks(&long, &[700..720, 0..9], &options).unwrap_err();
     assert!(error.to_string().contains("Overflow::Window"), "{error}");
     let cls = mpnet::Pooling::new([mpnet::PoolingMode::Cls]);
     let cls = SentenceEncoder::builder(tiny()).pooling(cls).build().unwrap();
-    let error = cls.encode_chunks(text, &[0..3], &options).unwrap_err();
+    let error = cls.encode_chunks(text, &[0..3, 0..3], &options).unwrap_err();
     assert!(matches!(error, Error::Option { option: "pooling", .. }), "{error}");
 }
 
