@@ -6,7 +6,6 @@ use ndarray::{Array2, ArrayView2};
 
 use crate::config::{Config, PADDING_ID};
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokens;
 
 /// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base model, and the
 /// products are tall enough that packing the weights costs little.
@@ -57,20 +56,25 @@ impl Batch {
     /// # Errors
     ///
     /// As [`Batch::new`].
-    pub fn by_length(tokens: &[Tokens], config: &Config, budget: usize) -> Result<Vec<Self>> {
-        let mut order: Vec<usize> = (0..tokens.len()).collect();
-        order.sort_by_key(|&text| std::cmp::Reverse(tokens[text].ids.len()));
+    pub fn by_length<I: AsRef<[u32]>>(
+        texts: &[I],
+        config: &Config,
+        budget: usize,
+    ) -> Result<Vec<Self>> {
+        let ids = |text: usize| texts[text].as_ref();
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&text| std::cmp::Reverse(ids(text).len()));
         let mut batches = Vec::new();
         let mut rest = order.as_slice();
         while !rest.is_empty() {
             let mut size = 0;
             let fits = |&&text: &&usize| {
-                size += tokens[text].ids.len();
+                size += ids(text).len();
                 size <= budget
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (now, later) = rest.split_at(count);
-            batches.push(Self::gather(now.iter().map(|&t| (t, tokens[t].ids.as_slice())), config)?);
+            batches.push(Self::gather(now.iter().map(|&text| (text, ids(text))), config)?);
             rest = later;
         }
         Ok(batches)
@@ -88,7 +92,8 @@ impl Batch {
         Ok(batch)
     }
 
-    fn push(&mut self, text: usize, ids: &[u32], config: &Config) -> Result<()> {
+    /// Fails if the model cannot take `ids`, those of text number `text`.
+    pub(crate) fn check(text: usize, ids: &[u32], config: &Config) -> Result<()> {
         let (vocab_size, limit) = (config.vocab_size, config.max_tokens());
         if ids.is_empty() {
             return Err(Error::NoTokens { text });
@@ -99,6 +104,11 @@ impl Batch {
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(Error::TokenId { text, id, vocab_size });
         }
+        Ok(())
+    }
+
+    fn push(&mut self, text: usize, ids: &[u32], config: &Config) -> Result<()> {
+        Self::check(text, ids, config)?;
         self.ids.extend_from_slice(ids);
         self.positions.extend(positions(ids));
         self.offsets.push(self.ids.len());
@@ -180,6 +190,7 @@ fn positions(ids: &[u32]) -> impl Iterator<Item = u32> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::Tokens;
 
     fn config() -> Config {
         Config::from_json(
@@ -203,13 +214,13 @@ mod tests {
 
     #[test]
     fn batches_keep_to_the_budget_and_every_text_is_there_once() {
-        let tokens = tokens(&[2, 6, 3, 3, 6, 1]);
-        let batches = Batch::by_length(&tokens, &config(), 7).unwrap();
+        let all = tokens(&[2, 6, 3, 3, 6, 1]);
+        let batches = Batch::by_length(&all, &config(), 7).unwrap();
         let texts: Vec<&[usize]> = batches.iter().map(Batch::texts).collect();
         assert_eq!(texts, [&[1_usize][..], &[4], &[2, 3], &[0, 5]]);
         // A text that is longer than the budget still goes somewhere.
-        assert_eq!(Batch::by_length(&tokens, &config(), 1).unwrap().len(), 6);
-        assert!(Batch::by_length(&[], &config(), 7).unwrap().is_empty());
+        assert_eq!(Batch::by_length(&all, &config(), 1).unwrap().len(), 6);
+        assert!(Batch::by_length(&tokens(&[]), &config(), 7).unwrap().is_empty());
     }
 
     #[test]

@@ -227,6 +227,28 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// A chunk of a text is not a range of it, or has no tokens.
+    #[error("chunk {chunk} of the text: {problem}")]
+    Chunk {
+        /// Its place in the list of chunks, from 0.
+        chunk: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// The caller's [`CancellationToken`](crate::CancellationToken) was used.
+    #[error("cancelled")]
+    Cancelled,
+
+    /// A model cannot be saved there, or not in this form.
+    #[error("cannot save to `{}`: {problem}", path.display())]
+    Save {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+
     /// An option given by the caller is out of range or contradicts the model.
     #[error("option `{option}`: {problem}")]
     Option {
@@ -244,6 +266,20 @@ pub enum Error {
         /// What is wrong with it, and where.
         problem: String,
     },
+}
+
+impl Error {
+    /// The same, its text being number `by` more: for work that is done a part of the input at a time.
+    pub(crate) fn moved(mut self, by: usize) -> Self {
+        if let Self::Tokenize { text, .. }
+        | Self::TokenId { text, .. }
+        | Self::TooLong { text, .. }
+        | Self::NoTokens { text } = &mut self
+        {
+            *text += by;
+        }
+        self
+    }
 }
 
 fn look_alike(model_type: &str) -> &'static str {

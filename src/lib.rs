@@ -47,6 +47,7 @@ mod random;
 pub mod search;
 mod sentence;
 pub mod similarity;
+pub mod split;
 mod tokenizer;
 
 pub use ndarray;
@@ -54,12 +55,13 @@ pub use ndarray;
 pub use error::{Error, Result};
 pub use files::ModelFiles;
 pub use sentence::{
-    Embeddings, EncodeOptions, EncodeReport, Overflow, SentenceEncoder, SentenceEncoderBuilder,
-    TextReport,
+    CancellationToken, Chunk, ChunkEmbeddings, Embeddings, EncodeIter, EncodeOptions, EncodeReport,
+    EncodedText, Overflow, Progress, SentenceEncoder, SentenceEncoderBuilder, TextReport,
+    TokenEmbeddings,
 };
 
 pub use batch::Batch;
-pub use checkpoint::{Checkpoint, Weights};
+pub use checkpoint::{Checkpoint, WeightDtype, Weights};
 pub use config::Config;
 pub use kernels::Precision;
 pub use kernels::activation::Activation;

@@ -191,6 +191,33 @@ impl Pooling {
         Ok(Self::new(modes).include_prompt(raw.include_prompt.unwrap_or(true)))
     }
 
+    /// The `config.json` of a pooling module for hidden states of width `d`: booleans, which every version of
+    /// sentence-transformers reads, unless the modes stand in an order that booleans cannot say.
+    pub(crate) fn to_json(&self, d: usize) -> serde_json::Value {
+        let mut fields = serde_json::Map::new();
+        let of_file = || PoolingMode::ALL.iter().filter(|(mode, ..)| self.modes.contains(mode));
+        if of_file().map(|(mode, ..)| mode).eq(&self.modes) {
+            fields.insert("word_embedding_dimension".to_owned(), d.into());
+            for (i, (mode, field, _)) in PoolingMode::ALL.into_iter().enumerate() {
+                let on = self.modes.contains(&mode);
+                // The first four have been there from the beginning; early versions refuse the others.
+                if on || i < 4 {
+                    fields.insert(field.to_owned(), on.into());
+                }
+            }
+        } else {
+            let name = |mode| PoolingMode::ALL.iter().find(|(known, ..)| known == mode);
+            let names: Vec<&str> =
+                self.modes.iter().filter_map(name).map(|(.., name)| *name).collect();
+            fields.insert("embedding_dimension".to_owned(), d.into());
+            fields.insert("pooling_mode".to_owned(), names.into());
+        }
+        if !self.include_prompt {
+            fields.insert("include_prompt".to_owned(), false.into());
+        }
+        fields.into()
+    }
+
     /// The modes, in the order of concatenation.
     #[must_use]
     pub fn modes(&self) -> &[PoolingMode] {
@@ -216,17 +243,26 @@ impl Pooling {
     /// If `hidden` has fewer rows than `batch` has tokens.
     #[must_use]
     pub fn apply(&self, hidden: ArrayView2<f32>, batch: &Batch, prompt: usize) -> Array2<f32> {
-        let d = hidden.ncols();
         let skip = if self.include_prompt { 0 } else { prompt };
-        let mut pooled = Array2::zeros((batch.len(), self.dim(d)));
+        let mut pooled = Array2::zeros((batch.len(), self.dim(hidden.ncols())));
         pooled.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(b, mut row)| {
             let text = hidden.slice(s![batch.range(b), ..]); // [T, D]
             let kept = skip.min(text.nrows())..text.nrows();
-            for (mode, part) in self.modes.iter().zip(row.exact_chunks_mut(d)) {
-                mode.apply(text, kept.clone(), part);
-            }
+            self.pool(text, kept, row.view_mut());
         });
         pooled
+    }
+
+    /// Pools one text: `hidden: [T, D]`, of which `kept` take part, into `out: [dim]`.
+    pub(crate) fn pool(
+        &self,
+        hidden: ArrayView2<f32>,
+        kept: Range<usize>,
+        mut out: ArrayViewMut1<f32>,
+    ) {
+        for (mode, part) in self.modes.iter().zip(out.exact_chunks_mut(hidden.ncols())) {
+            mode.apply(hidden, kept.clone(), part);
+        }
     }
 }
 

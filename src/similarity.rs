@@ -46,6 +46,17 @@ impl FromStr for Similarity {
 }
 
 impl Similarity {
+    /// Its name in `config_sentence_transformers.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Dot => "dot",
+            Self::Euclidean => "euclidean",
+            Self::Manhattan => "manhattan",
+        }
+    }
+
     /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`.
     ///
     /// # Panics

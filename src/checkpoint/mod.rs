@@ -5,6 +5,7 @@
 //! configuration fails here, by tensor name.
 
 mod convert;
+mod save;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,6 +21,8 @@ use crate::files::{Bytes, ModelFiles};
 use crate::kernels::Precision;
 use crate::kernels::gemm::PackedMatrix;
 use crate::kernels::isa::Isa;
+
+pub use save::WeightDtype;
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

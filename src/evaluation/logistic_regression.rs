@@ -7,10 +7,10 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use super::input::{finite_rows, not_empty, same_length, wrong};
 use super::lbfgs::{Limits, minimize};
 use crate::error::{Error, Result};
-use crate::kernels::Precision;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
+use crate::kernels::{Precision, Team};
 
 /// Logistic regression: two classes by the logistic function, more by softmax; an L2 penalty, but not on intercepts.
 ///
@@ -172,7 +172,7 @@ impl<'a> Objective<'a> {
         let scale = 1.0 / n as f64;
         let slopes = logits.t(); // [C, B]
         let mut gradient = Array2::zeros((outputs, d)); // [C, D]
-        par_matmul(slopes, &self.columns, gradient.view_mut(), Epilogue::None);
+        par_matmul(&Team::gather(), slopes, &self.columns, gradient.view_mut(), Epilogue::None);
         let square: f64 = coef.iter().map(|w| w * w).sum();
         let of_coef =
             gradient.iter().zip(coef).map(|(&g, w)| f64::from(g) * scale + self.penalty * w);
@@ -218,7 +218,7 @@ fn product(
 ) {
     let weights = PackedMatrix::new(Isa::current(), Precision::F32, weights.view());
     let epilogue = Epilogue::Bias(intercept, Activation::Identity);
-    par_matmul(rows.view(), &weights, logits.view_mut(), epilogue);
+    par_matmul(&Team::gather(), rows.view(), &weights, logits.view_mut(), epilogue);
 }
 
 impl<L: Clone> LogisticRegressionModel<L> {

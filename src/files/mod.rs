@@ -2,6 +2,7 @@
 //! it, so what can be loaded from one can be loaded from the other.
 
 mod mmap;
+mod staging;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+
+pub(crate) use staging::Staging;
 
 /// The largest configuration or tokenizer file that is read; weights are mapped and have no such limit.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -66,6 +69,17 @@ impl<'a> ModelFiles<'a> {
     /// Files in memory, by the paths they have in a model directory, with `/` between folder and file.
     pub fn in_memory<N: Into<String>>(files: impl IntoIterator<Item = (N, &'a [u8])>) -> Self {
         Self(Source::Memory(files.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()))
+    }
+
+    /// The same for as long as one likes, if it is a directory, and also after a change of the current one.
+    pub(crate) fn kept(&self) -> Option<ModelFiles<'static>> {
+        match &self.0 {
+            Source::Directory(path) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Some(ModelFiles(Source::Directory(path)))
+            }
+            Source::Memory(_) => None,
+        }
     }
 
     /// Fails if the directory is not there, so that this is the error rather than one file's absence.

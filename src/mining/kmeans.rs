@@ -4,9 +4,9 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::kernels::Precision;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
+use crate::kernels::{Precision, Team};
 use crate::random::RandomState;
 
 /// Rows whose products with all centroids are held at once.
@@ -242,7 +242,7 @@ pub(super) fn nearest(rows: &ArrayView2<f32>, centroids: &ArrayView2<f32>) -> Ve
     let mut labels = Vec::with_capacity(rows.nrows());
     for rows in rows.axis_chunks_iter(Axis(0), CHUNK) {
         let mut scores = Array2::zeros((rows.nrows(), centroids.nrows()));
-        par_matmul(rows, &packed, scores.view_mut(), Epilogue::None);
+        par_matmul(&Team::gather(), rows, &packed, scores.view_mut(), Epilogue::None);
         labels.par_extend(scores.axis_iter(Axis(0)).into_par_iter().map(closest));
     }
     labels
@@ -302,7 +302,7 @@ fn candidate_distances(
     let points = rows.select(Axis(0), candidates);
     let packed = PackedMatrix::new(Isa::current(), Precision::F32, points.view());
     let mut distances = Array2::zeros((rows.nrows(), candidates.len()));
-    par_matmul(rows.view(), &packed, distances.view_mut(), Epilogue::None);
+    par_matmul(&Team::gather(), rows.view(), &packed, distances.view_mut(), Epilogue::None);
     for ((i, t), distance) in distances.indexed_iter_mut() {
         *distance = (norms[i] + norms[candidates[t]] - 2.0 * *distance).max(0.0);
     }

@@ -23,6 +23,11 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// `D`
+    pub(crate) fn width(&self) -> usize {
+        self.gain.len()
+    }
+
     /// Reads `weight` and `bias`, `[d]` each; in files that came from TensorFlow they are `gamma` and `beta`.
     pub(crate) fn load(w: &Weights, d: usize, eps: f32) -> Result<Self> {
         let old = w.has("gamma") && !w.has("weight");

@@ -11,6 +11,7 @@ use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
+use crate::similarity::Similarity;
 use crate::tokenizer::{Tokenizer, model_max_length};
 
 /// Options of a [`SentenceEncoder`], from [`SentenceEncoder::builder`].
@@ -24,6 +25,10 @@ pub struct SentenceEncoderBuilder<'a> {
     tokens_per_batch: usize,
     pooling: Option<Pooling>,
     normalize: Option<bool>,
+    prompts: Vec<(String, String)>,
+    default_prompt_name: Option<String>,
+    similarity_fn: Option<Similarity>,
+    truncate_dim: Option<usize>,
 }
 
 impl<'a> SentenceEncoderBuilder<'a> {
@@ -36,6 +41,10 @@ impl<'a> SentenceEncoderBuilder<'a> {
             tokens_per_batch: TOKENS_PER_BATCH,
             pooling: None,
             normalize: None,
+            prompts: Vec::new(),
+            default_prompt_name: None,
+            similarity_fn: None,
+            truncate_dim: None,
         }
     }
 
@@ -76,6 +85,32 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
+    /// A prompt of the model, by this name: one more, or in the place of its own.
+    pub fn prompt(mut self, name: impl Into<String>, prompt: impl Into<String>) -> Self {
+        self.prompts.push((name.into(), prompt.into()));
+        self
+    }
+
+    /// The name of the prompt that [`encode`](SentenceEncoder::encode) puts before every text, instead of the model's own
+    /// setting.
+    pub fn default_prompt_name(mut self, name: impl Into<String>) -> Self {
+        self.default_prompt_name = Some(name.into());
+        self
+    }
+
+    /// The similarity function, instead of the model's own.
+    pub fn similarity_fn(mut self, similarity: Similarity) -> Self {
+        self.similarity_fn = Some(similarity);
+        self
+    }
+
+    /// Keep only the first `k` components of every embedding, instead of what the model's own setting says; see
+    /// [`EncodeOptions::truncate_dim`](super::EncodeOptions::truncate_dim).
+    pub fn truncate_dim(mut self, k: usize) -> Self {
+        self.truncate_dim = Some(k);
+        self
+    }
+
     /// Loads the model.
     ///
     /// # Errors
@@ -93,7 +128,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self.files.check()?;
         let mut pipeline = Pipeline::read(&self.files, isa)?;
         self.override_modules(&mut pipeline)?;
-        let settings = Settings::read(&self.files, pipeline.dim)?;
+        let mut settings = Settings::read(&self.files, pipeline.dim)?;
+        self.override_settings(&mut settings, pipeline.dim)?;
         let (folder, config) = (pipeline.folder.as_str(), &pipeline.config);
         let transformer = TransformerSettings::read(&self.files, folder)?;
         let max_seq_length = self.resolve_length(folder, config, transformer.max_seq_length)?;
@@ -102,7 +138,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             || {
                 let tokenizer = Tokenizer::from_files(&self.files, folder)?;
                 tokenizer.check_vocabulary(config.vocab_size)?;
-                Ok::<_, Error>(tokenizer.lowercase(transformer.do_lower_case))
+                tokenizer.lowercase(transformer.do_lower_case)
             },
             || {
                 let checkpoint = Checkpoint::from_files(&self.files, folder)?;
@@ -122,6 +158,9 @@ impl<'a> SentenceEncoderBuilder<'a> {
             modules: pipeline.modules,
             dim: pipeline.dim,
             settings,
+            files: self.files.kept(),
+            folder: pipeline.folder,
+            do_lower_case: transformer.do_lower_case,
             max_seq_length,
             tokens_per_batch: self.tokens_per_batch,
             precision: self.precision,
@@ -147,6 +186,26 @@ impl<'a> SentenceEncoderBuilder<'a> {
                 pipeline.modules.push(Module::Normalize);
             }
         }
+        Ok(())
+    }
+
+    fn override_settings(&self, settings: &mut Settings, dim: usize) -> Result<()> {
+        settings.prompts.extend(self.prompts.iter().cloned());
+        if let Some(name) = &self.default_prompt_name {
+            if !settings.prompts.contains_key(name) {
+                let problem = format!("the model has no prompt `{name}`");
+                return Err(Error::Option { option: "default_prompt_name", problem });
+            }
+            settings.default_prompt_name = Some(name.clone());
+        }
+        if let Some(k) = self.truncate_dim {
+            if !(1..=dim).contains(&k) {
+                let problem = format!("is {k}, must be from 1 to {dim}");
+                return Err(Error::Option { option: "truncate_dim", problem });
+            }
+            settings.truncate_dim = Some(k);
+        }
+        settings.similarity = self.similarity_fn.unwrap_or(settings.similarity);
         Ok(())
     }
 

@@ -1,30 +1,43 @@
 //! [`SentenceEncoder`]: texts in, embeddings out. Everything above the model in one place.
 
 mod builder;
+mod chunks;
 mod dense;
+mod encode;
 mod modules;
 mod options;
+mod plan;
+mod progress;
+mod save;
+mod stream;
+mod tokens;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
-use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
-use crate::similarity::Similarity;
-use crate::tokenizer::{Tokenizer, Tokens};
+use crate::similarity::{
+    Similarity, pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim,
+    pairwise_manhattan_sim,
+};
+use crate::tokenizer::Tokenizer;
 
 pub use builder::SentenceEncoderBuilder;
+pub use chunks::{Chunk, ChunkEmbeddings};
 pub use options::{Embeddings, EncodeOptions, EncodeReport, Overflow, TextReport};
+pub use progress::{CancellationToken, Progress};
+pub use stream::{EncodeIter, EncodedText};
+pub use tokens::TokenEmbeddings;
 
 use modules::{Module, Settings};
-use options::Prompt;
+use plan::Plan;
+use progress::Meter;
 
 /// A sentence-transformers model: a tokenizer, the MPNet encoder, a pooling, and what comes after it.
 ///
@@ -48,6 +61,10 @@ pub struct SentenceEncoder {
     modules: Vec<Module>,
     dim: usize,
     settings: Settings,
+    /// Where it was loaded from, if that was a directory, and the transformer's folder there.
+    files: Option<ModelFiles<'static>>,
+    folder: String,
+    do_lower_case: bool,
     max_seq_length: usize,
     tokens_per_batch: usize,
     precision: Precision,
@@ -104,13 +121,62 @@ impl SentenceEncoder {
     ///
     /// [`Error::Tokenize`] or [`Error::TokenId`] if the tokenizer fails, which a tokenizer that fits its model does not.
     pub fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Array2<f32>> {
-        let report = self.encode_with(texts, &EncodeOptions::default())?;
-        let truncated = report.truncated().count();
-        if truncated > 0 {
-            let limit = self.max_seq_length;
-            tracing::warn!(truncated, limit, "texts were longer than max_seq_length and were cut");
-        }
-        Ok(report.embeddings)
+        self.encode_with(texts, &EncodeOptions::default()).map(|report| self.warn_if_cut(report))
+    }
+
+    /// As [`encode`](Self::encode), with the model's prompt named `query` before every text, and not the default prompt: for
+    /// the questions of a search.
+    ///
+    /// Source: `SentenceTransformer.encode_query`. Every model has that prompt; if its files do not name it, it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_query<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Array2<f32>> {
+        self.encode_query_with(texts, &EncodeOptions::default())
+            .map(|report| self.warn_if_cut(report))
+    }
+
+    /// As [`encode_query`](Self::encode_query), as `options` ask; a prompt in the options takes the place of the model's.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_query_with<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EncodeOptions,
+    ) -> Result<EncodeReport> {
+        self.encode_with(texts, &options.or_prompt_name("query"))
+    }
+
+    /// As [`encode`](Self::encode), with the model's prompt named `document` before every text, and not the default
+    /// prompt: for the texts that are searched.
+    ///
+    /// Source: `SentenceTransformer.encode_document`. Every model has that prompt; if its files do not name it, it is empty. So
+    /// a prompt named `passage` or `corpus`, for which the reference would look next, is used only if asked for by
+    /// [`prompt_name`](EncodeOptions::prompt_name).
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_document<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Array2<f32>> {
+        self.encode_document_with(texts, &EncodeOptions::default())
+            .map(|report| self.warn_if_cut(report))
+    }
+
+    /// As [`encode_document`](Self::encode_document), as `options` ask; a prompt in the options takes the place of the
+    /// model's.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_document_with<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EncodeOptions,
+    ) -> Result<EncodeReport> {
+        self.encode_with(texts, &options.or_prompt_name("document"))
     }
 
     /// The embedding of one text, `[D]`.
@@ -124,34 +190,38 @@ impl SentenceEncoder {
 
     /// The embedding of each text, `[B, D]`, as `options` ask, with a report on each text.
     ///
+    /// Texts are taken up a part at a time ([`EncodeOptions::tokens_per_batch`] says how much), so that any number of them needs
+    /// little more memory than their embeddings.
+    ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode); [`Error::TooLong`] under [`Overflow::Error`]; [`Error::Option`] if the model has no
-    /// prompt of the name asked for, or `truncate_dim` is not from 1 to the embedding's width.
+    /// As [`encode`](Self::encode); [`Error::TooLong`] under [`Overflow::Error`]; [`Error::Cancelled`];
+    /// [`Error::Option`] if the model has no prompt of the name asked for, `truncate_dim` is not from 1 to the embedding's
+    /// width, `stride` leaves no room for another window, or `tokens_per_batch` is 0.
     pub fn encode_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EncodeOptions,
     ) -> Result<EncodeReport> {
-        let dim = self.truncated_dim(options)?;
-        let prompt = self.prompt(&options.prompt)?;
-        let tokens = self.tokens(texts, prompt)?;
-        if options.overflow == Overflow::Error {
-            self.refuse_overflow(&tokens)?;
-        }
-        let prompt_length = self.prompt_length(prompt)?;
-        let mut embeddings = Array2::zeros((texts.len(), dim));
-        for batch in Batch::by_length(&tokens, self.model.config(), self.tokens_per_batch)? {
-            let hidden = self.model.forward(&batch); // [N, D]
-            let pooled = self.pooling.apply(hidden.view(), &batch, prompt_length); // [B, D]
-            let finished = self.modules.iter().fold(pooled, |x, module| module.forward(x));
-            batch.scatter(finished.slice(s![.., ..dim]), &mut embeddings);
-        }
-        if options.normalize {
-            modules::normalize(&mut embeddings);
-        }
-        let report = |t: &Tokens| TextReport { tokens: t.ids.len(), dropped: t.dropped };
-        Ok(EncodeReport { embeddings, texts: tokens.iter().map(report).collect() })
+        let plan = Plan::new(self, options)?;
+        options.install(|| {
+            let parts = plan.parts(texts);
+            if options.overflow == Overflow::Error && parts.len() > 1 {
+                self.check_lengths(texts, &parts, &plan, options)?;
+            }
+            let mut meter = Meter::new(Some(texts.len()), options.progress.clone());
+            let mut embeddings = Array2::zeros((texts.len(), plan.dim));
+            let mut reports = Vec::with_capacity(texts.len());
+            for part in parts {
+                let windows = self.tokens(&texts[part.clone()], &plan, options)?;
+                let windows: Result<Vec<_>> = windows.into_iter().collect();
+                let windows = windows.map_err(|error| error.moved(part.start))?;
+                let embedded = self.embed(&windows, &plan, options, &mut meter)?;
+                embeddings.slice_mut(s![part, ..]).assign(&embedded);
+                reports.extend(windows.iter().map(TextReport::new));
+            }
+            Ok(EncodeReport { embeddings, texts: reports })
+        })
     }
 
     /// The similarity of each row of `a` to each row of `b` by the model's own function (cosine unless its
@@ -163,6 +233,30 @@ impl SentenceEncoder {
     #[must_use]
     pub fn similarity(&self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
         self.settings.similarity.all(a, b)
+    }
+
+    /// The similarity of row `i` of `a` to row `i` of `b` by the model's own function: `[A, D]`, `[A, D]` → `[A]`.
+    ///
+    /// Source: `SentenceTransformer.similarity_pairwise`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if the shapes differ.
+    pub fn similarity_pairwise(
+        &self,
+        a: &ArrayView2<f32>,
+        b: &ArrayView2<f32>,
+    ) -> Result<Array1<f32>> {
+        if a.dim() != b.dim() {
+            let problem = format!("has shape {:?}, the first argument {:?}", b.dim(), a.dim());
+            return Err(Error::Option { option: "b", problem });
+        }
+        Ok(match self.settings.similarity {
+            Similarity::Cosine => pairwise_cos_sim(a, b),
+            Similarity::Dot => pairwise_dot_score(a, b),
+            Similarity::Euclidean => pairwise_euclidean_sim(a, b),
+            Similarity::Manhattan => pairwise_manhattan_sim(a, b),
+        })
     }
 
     /// Width of an embedding, `D`.
@@ -211,67 +305,5 @@ impl SentenceEncoder {
     #[must_use]
     pub fn model(&self) -> &Mpnet {
         &self.model
-    }
-
-    fn truncated_dim(&self, options: &EncodeOptions) -> Result<usize> {
-        match options.truncate_dim {
-            None => Ok(self.dim()),
-            Some(k) if (1..=self.dim).contains(&k) => Ok(k),
-            Some(k) => Err(Error::Option {
-                option: "truncate_dim",
-                problem: format!("is {k}, must be from 1 to {}", self.dim),
-            }),
-        }
-    }
-
-    /// The text of the prompt that is asked for; `""` for none.
-    fn prompt<'a>(&'a self, prompt: &'a Prompt) -> Result<&'a str> {
-        let name = match prompt {
-            Prompt::Text(text) => return Ok(text),
-            Prompt::Named(name) => name,
-            Prompt::Default => match &self.settings.default_prompt_name {
-                Some(name) => {
-                    return Ok(self.settings.prompts.get(name).map_or("", String::as_str));
-                }
-                None => return Ok(""),
-            },
-        };
-        self.settings.prompts.get(name).map(String::as_str).ok_or_else(|| {
-            let names: Vec<&str> = self.settings.prompts.keys().map(String::as_str).collect();
-            let problem = format!("the model has no prompt `{name}`; it has {names:?}");
-            Error::Option { option: "prompt_name", problem }
-        })
-    }
-
-    fn tokens<S: AsRef<str> + Sync>(&self, texts: &[S], prompt: &str) -> Result<Vec<Tokens>> {
-        let texts: Vec<Cow<str>> = texts
-            .iter()
-            .map(|text| match prompt {
-                "" => Cow::Borrowed(text.as_ref()),
-                _ => Cow::Owned(format!("{prompt}{}", text.as_ref())),
-            })
-            .collect();
-        self.tokenizer.encode(&texts, self.max_seq_length)
-    }
-
-    /// How many tokens of each text are the prompt's, if the pooling needs to know: those of the prompt alone, without
-    /// the `</s>` at its end.
-    fn prompt_length(&self, prompt: &str) -> Result<usize> {
-        if prompt.is_empty() || !self.pooling.excludes_prompt() {
-            return Ok(0);
-        }
-        let tokens = self.tokenizer.encode(&[prompt], self.max_seq_length)?;
-        Ok(tokens.first().map_or(0, |tokens| tokens.ids.len().saturating_sub(1)))
-    }
-
-    fn refuse_overflow(&self, tokens: &[Tokens]) -> Result<()> {
-        match tokens.iter().enumerate().find(|(_, tokens)| tokens.dropped > 0) {
-            Some((text, cut)) => Err(Error::TooLong {
-                text,
-                tokens: cut.ids.len() + cut.dropped,
-                limit: self.max_seq_length,
-            }),
-            None => Ok(()),
-        }
     }
 }

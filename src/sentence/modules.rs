@@ -16,7 +16,7 @@ use crate::pooling::Pooling;
 use crate::similarity::Similarity;
 
 const MODULES: &str = "modules.json";
-const SETTINGS: &str = "config_sentence_transformers.json";
+pub(super) const SETTINGS: &str = "config_sentence_transformers.json";
 
 /// The names under which the transformer module's settings have been saved over the years.
 const TRANSFORMER_SETTINGS: [&str; 7] = [
@@ -32,17 +32,34 @@ const TRANSFORMER_SETTINGS: [&str; 7] = [
 /// What stands after the pooling.
 #[derive(Debug)]
 pub(super) enum Module {
-    Dense(Dense),
-    LayerNorm(LayerNorm),
+    Dense {
+        dense: Dense,
+        /// Where its files are, ending in `/`.
+        folder: String,
+    },
+    LayerNorm {
+        norm: LayerNorm,
+        /// As above.
+        folder: String,
+    },
     Normalize,
 }
 
 impl Module {
+    /// The name of its class in sentence-transformers.
+    pub(super) fn class(&self) -> &'static str {
+        match self {
+            Self::Dense { .. } => "Dense",
+            Self::LayerNorm { .. } => "LayerNorm",
+            Self::Normalize => "Normalize",
+        }
+    }
+
     /// `x: [B, D]` → `[B, D']`
     pub(super) fn forward(&self, mut x: Array2<f32>) -> Array2<f32> {
         match self {
-            Self::Dense(dense) => dense.forward(x),
-            Self::LayerNorm(norm) => norm.forward(x),
+            Self::Dense { dense, .. } => dense.forward(x),
+            Self::LayerNorm { norm, .. } => norm.forward(x),
             Self::Normalize => {
                 normalize(&mut x);
                 x
@@ -117,13 +134,13 @@ impl Pipeline {
                 "Dense" => {
                     let dense = Dense::load(files, &folder, dim, isa)?;
                     dim = dense.output();
-                    modules.push(Module::Dense(dense));
+                    modules.push(Module::Dense { dense, folder });
                 }
                 "LayerNorm" => {
                     let checkpoint = Checkpoint::from_files(files, &folder)?;
                     // torch's own default; the module's configuration has no field for it.
                     let norm = LayerNorm::load(&checkpoint.root().on(isa).at("norm"), dim, 1e-5)?;
-                    modules.push(Module::LayerNorm(norm));
+                    modules.push(Module::LayerNorm { norm, folder });
                 }
                 // Only active in training.
                 "Dropout" => {}
@@ -168,7 +185,7 @@ impl Entry {
     }
 }
 
-fn read_config(files: &ModelFiles, folder: &str) -> Result<Config> {
+pub(super) fn read_config(files: &ModelFiles, folder: &str) -> Result<Config> {
     let name = format!("{folder}config.json");
     Config::from_json(files.require(&name)?, &files.label(&name))
 }

@@ -1,6 +1,12 @@
 //! What a caller can ask of [`SentenceEncoder::encode_with`](super::SentenceEncoder::encode_with), and what it reports.
 
+use std::sync::Arc;
+
 use ndarray::Array2;
+use rayon::ThreadPool;
+
+use super::progress::{Callback, CancellationToken, Progress};
+use crate::tokenizer::Windows;
 
 /// What happens to a text that has more tokens than [`max_seq_length`](super::SentenceEncoder::max_seq_length).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -11,6 +17,21 @@ pub enum Overflow {
     Truncate,
     /// The call fails with [`Error::TooLong`](crate::Error::TooLong), before anything is computed.
     Error,
+    /// A text of any length is covered by overlapping windows, and no token is dropped.
+    ///
+    /// Let `C` be `max_seq_length` less the special tokens and the prompt's. A text of more than `C` tokens is computed as
+    /// windows of `C` tokens, of which each begins `stride` tokens before the end of the one before it and the last ends with
+    /// the text: the windows of Hugging Face tokenizers with `return_overflowing_tokens`, whose word `stride` this is. Each window has
+    /// the special tokens and the prompt around it. With `pₖ` the pooled vector of window `k` and `nₖ` its pooled tokens, special
+    /// ones included, the text's pooled vector is `Σ nₖ pₖ / Σ nₖ`; under mean pooling, that is the mean over the tokens of all windows.
+    /// Dense, Normalize and what else follows the pooling is applied to it once. A text that fits has one window, and the same
+    /// bits as under the other policies.
+    ///
+    /// `stride` must be less than `C`.
+    Window {
+        /// Tokens that two neighbouring windows share.
+        stride: usize,
+    },
 }
 
 /// Options of one call. The default is what sentence-transformers' `encode` does without arguments.
@@ -20,13 +41,17 @@ pub enum Overflow {
 ///
 /// let options = EncodeOptions::default().prompt("query: ").overflow(Overflow::Error);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct EncodeOptions {
     pub(super) overflow: Overflow,
     pub(super) prompt: Prompt,
     pub(super) truncate_dim: Option<usize>,
     pub(super) normalize: bool,
+    pub(super) tokens_per_batch: Option<usize>,
+    pub(super) thread_pool: Option<Arc<ThreadPool>>,
+    pub(super) cancellation: CancellationToken,
+    pub(super) progress: Option<Callback>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,6 +94,58 @@ impl EncodeOptions {
         self.normalize = normalize;
         self
     }
+
+    /// How many tokens are computed at once in this call, instead of
+    /// [the encoder's own setting](super::SentenceEncoderBuilder::tokens_per_batch); a longer text is computed alone. It also
+    /// bounds what is held at a time beside the result: some 256 bytes of text for each of these tokens (or one text that is longer),
+    /// its tokens, and the intermediate arrays of one batch. The embeddings do not change by a bit.
+    pub fn tokens_per_batch(mut self, tokens: usize) -> Self {
+        self.tokens_per_batch = Some(tokens);
+        self
+    }
+
+    /// The threads to compute on, instead of those of the rayon pool that the caller is in.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use mpnet::EncodeOptions;
+    ///
+    /// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    /// let options = EncodeOptions::default().thread_pool(Arc::new(pool));
+    /// ```
+    pub fn thread_pool(mut self, pool: Arc<ThreadPool>) -> Self {
+        self.thread_pool = Some(pool);
+        self
+    }
+
+    /// A token by which another thread can stop the call, which then fails with
+    /// [`Error::Cancelled`](crate::Error::Cancelled) after the batch in work.
+    pub fn cancellation(mut self, token: &CancellationToken) -> Self {
+        self.cancellation = token.clone();
+        self
+    }
+
+    /// Called after each batch with what has been done so far, on the thread that drives the work; it should be quick.
+    pub fn progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Callback::new(callback));
+        self
+    }
+
+    /// The same with the prompt of this name, if no prompt is asked for.
+    pub(super) fn or_prompt_name(&self, name: &str) -> Self {
+        match self.prompt {
+            Prompt::Default => self.clone().prompt_name(name),
+            _ => self.clone(),
+        }
+    }
+
+    /// Runs `work` in the caller's pool, if there is one.
+    pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.thread_pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
 }
 
 /// The embeddings, and what became of each text.
@@ -85,10 +162,19 @@ pub struct EncodeReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TextReport {
-    /// Tokens that the embedding was computed from, special tokens and prompt included.
+    /// Tokens that the embedding was computed from, special tokens and prompt included; those of every window, so that
+    /// a token in two of them counts twice.
     pub tokens: usize,
     /// Tokens of the text that were cut off.
     pub dropped: usize,
+    /// Windows that the text was computed in: 1 unless it was too long, under [`Overflow::Window`].
+    pub windows: usize,
+}
+
+impl TextReport {
+    pub(super) fn new(text: &Windows) -> Self {
+        Self { tokens: text.tokens(), dropped: text.dropped, windows: text.windows.len() }
+    }
 }
 
 impl EncodeReport {

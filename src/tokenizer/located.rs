@@ -31,20 +31,20 @@ pub(crate) struct Place {
 impl Tokenizer {
     /// The tokens of `<s> text </s>` if `second` is `None`, else of `<s> first </s> </s> second </s>`. If there are more
     /// than `max_tokens`, the last text is cut into windows of as many of its tokens as there is room for; each has the
-    /// last tokens of the one before it again (see [`Window`]), and the first text and all special tokens too. `text` is the
+    /// last tokens of the one before it again (see [`WindowOptions`]), and the first text and all special tokens too. `text` is the
     /// place in the input, for errors.
     ///
     /// # Errors
     ///
     /// [`Error::Option`] named by `window` if nothing of the last text fits beside the rest, or if the overlap is not smaller
     /// than the room for it; [`Error::Tokenize`] if the tokenizer fails.
-    pub(crate) fn windows(
+    pub(crate) fn located_windows(
         &self,
         text: usize,
         first: &str,
         second: Option<&str>,
         max_tokens: usize,
-        window: &Window,
+        window: &WindowOptions,
     ) -> Result<Vec<Located>> {
         let failed =
             |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
@@ -147,7 +147,7 @@ fn whole_characters(text: &str, start: usize, end: usize) -> Range<usize> {
 
 /// How [`Tokenizer::windows`] cuts, and the names that the caller's options have in errors.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct WindowOptions {
     /// The name of the option that limits the tokens.
     pub(crate) limit: &'static str,
     /// The name of the option for the overlap.

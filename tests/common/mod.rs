@@ -32,7 +32,11 @@ pub struct Goldens(Vec<u8>);
 
 impl Goldens {
     pub fn open() -> Self {
-        Self(read("goldens.safetensors"))
+        Self::named("goldens.safetensors")
+    }
+
+    pub fn named(file: &str) -> Self {
+        Self(read(file))
     }
 
     pub fn get(&self, name: &str) -> ArrayD<f64> {

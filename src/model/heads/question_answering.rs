@@ -10,7 +10,7 @@ use super::spans::Candidates;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::nn::Linear;
-use crate::tokenizer::{Located, Place, Tokens, Window};
+use crate::tokenizer::{Located, Place, Tokens, WindowOptions};
 
 /// The longest window that transformers' pipeline makes unless it is told otherwise.
 const MAX_SEQ_LEN: usize = 384;
@@ -240,14 +240,15 @@ impl QuestionAnswering {
             let problem = format!("is {tokens}, must be less than max_seq_len, {max_seq_len}");
             return wrong("doc_stride", problem);
         }
-        let window = Window {
+        let window = WindowOptions {
             limit: "max_seq_len",
             stride: "doc_stride",
             overlap: options.doc_stride,
             default_overlap: (max_seq_len / 2).min(DOC_STRIDE),
         };
         let tokenizer = &self.backbone.tokenizer;
-        let windows = tokenizer.windows(0, question, Some(context), max_seq_len, &window)?;
+        let windows =
+            tokenizer.located_windows(0, question, Some(context), max_seq_len, &window)?;
         if !windows.iter().flat_map(|window| &window.places).any(in_context) {
             return wrong("context", "is empty: there is nothing to find an answer in".to_owned());
         }

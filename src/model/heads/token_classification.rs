@@ -10,7 +10,7 @@ use super::probability::softmax;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::nn::Linear;
-use crate::tokenizer::{Located, Tokens, Window};
+use crate::tokenizer::{Located, Tokens, WindowOptions};
 
 /// A label for each token, as in named-entity recognition: `MPNetForTokenClassification`.
 ///
@@ -209,14 +209,14 @@ impl TokenClassification {
     }
 
     fn windows(&self, text: usize, content: &str, stride: Option<usize>) -> Result<Vec<Located>> {
-        let window = Window {
+        let window = WindowOptions {
             limit: "model_max_length",
             stride: "stride",
             overlap: stride,
             default_overlap: 0,
         };
         let limit = stride.map_or(usize::MAX, |_| self.backbone.model_max_length);
-        self.backbone.tokenizer.windows(text, content, None, limit, &window)
+        self.backbone.tokenizer.located_windows(text, content, None, limit, &window)
     }
 
     /// The tokens of a window but for the special ones around it. `logits`: `[T, C]`.

@@ -6,12 +6,14 @@
 
 mod located;
 mod special;
+mod windows;
 
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::tokenizer::{
     Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
     truncate_encodings,
@@ -20,8 +22,9 @@ use tokenizers::tokenizer::{
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 
-pub(crate) use located::{Located, Place, Window};
+pub(crate) use located::{Located, Place, WindowOptions};
 pub(crate) use special::SpecialTokens;
+pub(crate) use windows::{Excess, Fit, Window, Windows};
 
 const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: &str = "vocab.txt";
@@ -36,6 +39,12 @@ pub struct Tokens {
     pub dropped: usize,
 }
 
+impl AsRef<[u32]> for Tokens {
+    fn as_ref(&self) -> &[u32] {
+        &self.ids
+    }
+}
+
 /// Turns texts into token ids.
 ///
 /// The lengths baked into a `tokenizer.json` (the published one of all-mpnet-base-v2 truncates and pads to 128)
@@ -44,7 +53,6 @@ pub struct Tokens {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     file: String,
-    lowercase: bool,
 }
 
 impl Tokenizer {
@@ -74,7 +82,7 @@ impl Tokenizer {
             .map_err(|error| wrong(error.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { inner, file: file.to_owned(), lowercase: false })
+        Ok(Self { inner, file: file.to_owned() })
     }
 
     /// The tokenizer in `folder` (`""` or ending in `/`) of `files`.
@@ -153,10 +161,21 @@ impl Tokenizer {
         Self::from_json(json.to_string(), file)
     }
 
-    /// Lower-cases every text before it is tokenised (`do_lower_case` of `sentence_bert_config.json`).
-    pub(crate) fn lowercase(mut self, on: bool) -> Self {
-        self.lowercase = on;
-        self
+    /// Lower-cases every text before anything else is done to it (`do_lower_case` of `sentence_bert_config.json`). By a
+    /// normalizer, as the reference does it, so that special tokens and offsets stay those of the text as it was.
+    pub(crate) fn lowercase(mut self, on: bool) -> Result<Self> {
+        let mut steps = match self.inner.get_normalizer() {
+            Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().to_vec(),
+            step => step.cloned().into_iter().collect(),
+        };
+        let already = |step: &NormalizerWrapper| matches!(step, NormalizerWrapper::Lowercase(_));
+        if on && !steps.iter().any(already) {
+            steps.insert(0, Lowercase.into());
+            self.inner.with_normalizer(Some(Sequence::new(steps))).map_err(|error| {
+                Error::Tokenizer { file: self.file.clone(), problem: error.to_string() }
+            })?;
+        }
+        Ok(self)
     }
 
     /// Fails unless every id that can be produced has a row among `vocab_size`.
@@ -242,13 +261,7 @@ impl Tokenizer {
         second: Option<&str>,
         max_tokens: usize,
     ) -> Result<Tokens> {
-        let special = self.special_tokens(second.is_some());
-        let Some(room) = max_tokens.checked_sub(special) else {
-            return Err(Error::Option {
-                option: "max_tokens",
-                problem: format!("is {max_tokens}, but {special} special tokens must fit"),
-            });
-        };
+        let room = self.room(max_tokens, second.is_some())?;
         let failed =
             |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
         let (first, second) = (self.pieces(first), second.map(|second| self.pieces(second)));
@@ -275,13 +288,18 @@ impl Tokenizer {
         Ok(Tokens { ids: encoding.get_ids().to_vec(), dropped: content.saturating_sub(room) })
     }
 
+    /// What `max_tokens` leave for a text, or a pair, beside the special tokens.
+    fn room(&self, max_tokens: usize, pair: bool) -> Result<usize> {
+        let special = self.special_tokens(pair);
+        max_tokens.checked_sub(special).ok_or_else(|| Error::Option {
+            option: "max_tokens",
+            problem: format!("is {max_tokens}, but {special} special tokens must fit"),
+        })
+    }
+
     /// The word pieces of a text, without special tokens around them.
     fn pieces(&self, text: &str) -> tokenizers::Result<Encoding> {
-        if self.lowercase {
-            self.inner.encode_fast(text.to_lowercase(), false)
-        } else {
-            self.inner.encode_fast(text, false)
-        }
+        self.inner.encode_fast(text, false)
     }
 }
 

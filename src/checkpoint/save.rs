@@ -1,0 +1,182 @@
+//! Weights → a safetensors file in another type, one tensor at a time.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::str::FromStr;
+
+use half::{bf16, f16};
+use safetensors::tensor::View;
+use safetensors::{Dtype, SafeTensorError};
+
+use super::{Checkpoint, Found, convert};
+use crate::error::{Error, Result};
+
+/// The type in which weights are stored in a file.
+///
+/// ```
+/// use mpnet::WeightDtype;
+///
+/// assert_eq!("bf16".parse::<WeightDtype>()?, WeightDtype::Bf16);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WeightDtype {
+    /// 32 bits: `float32`.
+    #[default]
+    F32,
+    /// 16 bits, 11 of them precise; the largest number is 65504: `float16`.
+    F16,
+    /// 16 bits, 8 of them precise, with the range of `f32`: `bfloat16`.
+    Bf16,
+}
+
+impl FromStr for WeightDtype {
+    type Err = Error;
+
+    /// From `f32`, `f16`, `bf16`, or the names that torch gives them.
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "f32" | "float32" => Self::F32,
+            "f16" | "float16" => Self::F16,
+            "bf16" | "bfloat16" => Self::Bf16,
+            _ => {
+                let problem = format!("`{name}` is not known; f32, f16 and bf16 are");
+                return Err(Error::Option { option: "dtype", problem });
+            }
+        })
+    }
+}
+
+impl WeightDtype {
+    /// What torch and `config.json` call it.
+    pub(crate) fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    fn stored(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
+
+    /// `x`, rounded to nearest, ties to even, and back.
+    fn round(self, x: f32) -> f32 {
+        match self {
+            Self::F32 => x,
+            Self::F16 => f16::from_f32(x).to_f32(),
+            Self::Bf16 => bf16::from_f32(x).to_f32(),
+        }
+    }
+
+    fn bytes(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        }
+    }
+}
+
+impl Checkpoint<'_> {
+    /// Writes the tensors of the MPNet encoder as the model alone has them, without prefix, heads and buffers.
+    pub(crate) fn save_encoder(&self, path: &Path, dtype: WeightDtype) -> Result<()> {
+        let prefix = self.encoder()?.prefix;
+        self.save(path, dtype, |name| {
+            let name = name.strip_prefix(&prefix)?;
+            let parts = ["embeddings.", "encoder.", "pooler."];
+            let wanted = parts.iter().any(|part| name.starts_with(part));
+            (wanted && !name.ends_with("position_ids")).then(|| with_current_names(name))
+        })
+    }
+
+    /// Writes the tensors for which `rename` has a name.
+    pub(crate) fn save(
+        &self,
+        path: &Path,
+        dtype: WeightDtype,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        let mut tensors = Vec::new();
+        for name in self.names() {
+            let Some(new) = rename(name) else { continue };
+            let info =
+                self.tensors.get(name).and_then(|t| self.shards[t.shard].metadata.info(name));
+            let info = info.ok_or_else(|| self.missing(name))?;
+            let found = self.find(name, &info.shape)?;
+            check(name, &found, dtype)?;
+            tensors.push((new, Converted { found, shape: &info.shape, dtype }));
+        }
+        // What transformers looks for before it loads a file.
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
+            SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
+            source => Error::Safetensors { file: path.display().to_string(), source },
+        })
+    }
+}
+
+/// Checkpoints that came from TensorFlow call the weights of a LayerNorm otherwise.
+fn with_current_names(name: &str) -> String {
+    match (name.strip_suffix("LayerNorm.gamma"), name.strip_suffix("LayerNorm.beta")) {
+        (Some(place), _) => format!("{place}LayerNorm.weight"),
+        (_, Some(place)) => format!("{place}LayerNorm.bias"),
+        _ => name.to_owned(),
+    }
+}
+
+/// Fails if the tensor is not of numbers, or one of them would become infinite.
+fn check(name: &str, found: &Found, dtype: WeightDtype) -> Result<()> {
+    if found.dtype == dtype.stored() {
+        return Ok(());
+    }
+    let values = convert::to_f32(found.dtype, found.bytes).ok_or_else(|| Error::TensorDtype {
+        name: name.to_owned(),
+        file: format!("`{}`", found.file),
+        found: format!("{:?}", found.dtype),
+    })?;
+    match values.iter().find(|x| x.is_finite() && !dtype.round(**x).is_finite()) {
+        Some(x) => Err(Error::Option {
+            option: "dtype",
+            problem: format!("{} cannot hold {x}, which is in `{name}`", dtype.torch_name()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A tensor that is converted when it is written, and forgotten.
+struct Converted<'c> {
+    found: Found<'c>,
+    shape: &'c [usize],
+    dtype: WeightDtype,
+}
+
+impl View for Converted<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype.stored()
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        if self.found.dtype == self.dtype() {
+            return Cow::Borrowed(self.found.bytes);
+        }
+        // Checked before: it is a type that converts.
+        let values = convert::to_f32(self.found.dtype, self.found.bytes).unwrap_or_default();
+        Cow::Owned(self.dtype.bytes(&values))
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.stored().bitsize() / 8
+    }
+}

@@ -1,0 +1,137 @@
+//! Late chunking: a text is computed as a whole, and each of its chunks gets a vector of what its tokens have become.
+
+use std::ops::Range;
+
+use ndarray::{Array2, Axis};
+
+use super::SentenceEncoder;
+use super::options::{EncodeOptions, TextReport};
+use super::plan::Plan;
+use super::progress::Meter;
+use super::tokens::Chars;
+use crate::error::{Error, Result};
+use crate::pooling::PoolingMode;
+
+/// The embedding of each chunk of a text.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ChunkEmbeddings {
+    /// `[chunks, D]`, in the order in which the chunks were given.
+    pub embeddings: Array2<f32>,
+    /// `[chunks]`
+    pub chunks: Vec<Chunk>,
+    /// What became of the text.
+    pub report: TextReport,
+}
+
+/// A stretch of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// Its bytes: `&text[chunk.bytes]`.
+    pub bytes: Range<usize>,
+    /// The same in characters, as Python counts them.
+    pub chars: Range<usize>,
+    /// Tokens that its embedding is made of.
+    pub tokens: usize,
+}
+
+impl SentenceEncoder {
+    /// A vector for each chunk of `text`, which is computed as a whole first: so that a chunk that says "the city" knows of
+    /// which city its document speaks.
+    ///
+    /// `chunks` are ranges of bytes, of the caller's own making or from [`split`](crate::split); they may overlap, and need
+    /// not cover the text. A token belongs to the chunks that its first byte is in. The model's pooling is applied to the hidden
+    /// states of a chunk's tokens, without special tokens and prompt, then the modules after it, as to a text. A text that is longer
+    /// than the model needs [`Overflow::Window`](super::Overflow::Window); its tokens are then those of
+    /// [`encode_tokens`](Self::encode_tokens).
+    ///
+    /// Source: Günther et al. 2024, "Late Chunking", <https://arxiv.org/abs/2409.04701>.
+    ///
+    /// ```no_run
+    /// use mpnet::{EncodeOptions, Overflow, SentenceEncoder, split};
+    ///
+    /// let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
+    /// let text = "Berlin is the capital of Germany. The city has 3.8 million inhabitants.";
+    /// let options = EncodeOptions::default().overflow(Overflow::Window { stride: 64 });
+    /// let chunks = encoder.encode_chunks(text, &split::sentences(text), &options)?;
+    /// assert_eq!(chunks.embeddings.dim(), (2, 768));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_with`](Self::encode_with); [`Error::Chunk`] if a chunk is not a range of `text`, or no token of it was
+    /// kept; [`Error::Option`] if the model pools by the first or the last token, which leaves nothing to chunk.
+    pub fn encode_chunks(
+        &self,
+        text: &str,
+        chunks: &[Range<usize>],
+        options: &EncodeOptions,
+    ) -> Result<ChunkEmbeddings> {
+        let single =
+            |mode: &&PoolingMode| matches!(mode, PoolingMode::Cls | PoolingMode::LastToken);
+        if let Some(mode) = self.pooling.modes().iter().find(single) {
+            let problem = format!("is {mode:?}, by which a chunk would be one token of it");
+            return Err(Error::Option { option: "pooling", problem });
+        }
+        for (chunk, bytes) in chunks.iter().enumerate() {
+            if text.get(bytes.clone()).is_none() {
+                let problem = format!(
+                    "{bytes:?} is not a range of whole characters of a text of {} bytes",
+                    text.len()
+                );
+                return Err(Error::Chunk { chunk, problem });
+            }
+        }
+        let plan = Plan::new(self, options)?.with_offsets();
+        options.install(|| self.pool_chunks(text, chunks, &plan, options))
+    }
+
+    fn pool_chunks(
+        &self,
+        text: &str,
+        chunks: &[Range<usize>],
+        plan: &Plan,
+        options: &EncodeOptions,
+    ) -> Result<ChunkEmbeddings> {
+        let windows: Result<Vec<_>> = self.tokens(&[text], plan, options)?.into_iter().collect();
+        let mut meter = Meter::new(Some(1), options.progress.clone());
+        let hidden = self.hidden_states(&windows?, plan, options, &mut meter)?.swap_remove(0);
+        // Where the tokens of the text begin, as (byte, row); in both, they are in order.
+        let starts: Vec<(usize, usize)> = hidden
+            .offsets
+            .iter()
+            .enumerate()
+            .filter_map(|(row, bytes)| Some((bytes.as_ref()?.start, row)))
+            .collect();
+        let chars = Chars::new(text);
+        let mut pooled = Array2::zeros((chunks.len(), self.pooling.dim(self.hidden_size())));
+        let mut described = Vec::with_capacity(chunks.len());
+        for (chunk, (bytes, mut out)) in
+            chunks.iter().zip(pooled.axis_iter_mut(Axis(0))).enumerate()
+        {
+            let first = starts.partition_point(|&(byte, _)| byte < bytes.start);
+            let end = starts.partition_point(|&(byte, _)| byte < bytes.end);
+            let (Some(tokens @ [(_, from), ..]), Some(chars)) =
+                (starts.get(first..end), chars.range(bytes))
+            else {
+                let problem = match hidden.report.dropped {
+                    0 => format!("{bytes:?} has no tokens"),
+                    _ => format!(
+                        "no token of {bytes:?} was kept: the text is longer than the model, and \
+                         the overflow policy is to cut it; `Overflow::Window` is not"
+                    ),
+                };
+                return Err(Error::Chunk { chunk, problem });
+            };
+            self.pooling.pool(hidden.embeddings.view(), *from..from + tokens.len(), out.view_mut());
+            described.push(Chunk { bytes: bytes.clone(), chars, tokens: tokens.len() });
+        }
+        Ok(ChunkEmbeddings {
+            embeddings: self.finish(pooled, plan.dim, options.normalize),
+            chunks: described,
+            report: hidden.report,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Plan`]: what a call's options mean for an encoder, checked before anything is computed.
+
+use std::ops::Range;
+
+use super::SentenceEncoder;
+use super::options::{EncodeOptions, Overflow, Prompt};
+use crate::error::{Error, Result};
+use crate::tokenizer::{Excess, Fit};
+
+/// Bytes of text that are taken up at a time, for each token of a batch: enough for dozens of batches of ordinary text,
+/// so that the last one of them, which may be small, does not matter.
+const BYTES_PER_TOKEN: usize = 256;
+
+/// What a text counts for at least, so that very short ones do not become too many rows.
+const LEAST_BYTES: usize = 64;
+
+/// The options of a call.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) prompt: String,
+    /// Tokens at the beginning of each text, or window, that the pooling leaves out.
+    pub(super) skip: usize,
+    pub(super) fit: Fit,
+    pub(super) overflow: Overflow,
+    /// Width of the result.
+    pub(super) dim: usize,
+    pub(super) tokens_per_batch: usize,
+}
+
+impl Plan {
+    pub(super) fn new(encoder: &SentenceEncoder, options: &EncodeOptions) -> Result<Self> {
+        let tokens_per_batch = options.tokens_per_batch.unwrap_or(encoder.tokens_per_batch);
+        if tokens_per_batch == 0 {
+            return Err(Error::Option {
+                option: "tokens_per_batch",
+                problem: "is 0, must be at least 1".to_owned(),
+            });
+        }
+        let dim = encoder.truncated_dim(options)?;
+        let prompt = encoder.prompt(&options.prompt)?;
+        let excess = match options.overflow {
+            Overflow::Truncate | Overflow::Error => Excess::Cut,
+            Overflow::Window { stride } => {
+                Excess::Windows { stride, prompt: encoder.window_prompt(prompt, stride)? }
+            }
+        };
+        Ok(Self {
+            skip: encoder.skipped(prompt)?,
+            prompt: prompt.to_owned(),
+            fit: Fit { max_tokens: encoder.max_seq_length, excess, offsets: false },
+            overflow: options.overflow,
+            dim,
+            tokens_per_batch,
+        })
+    }
+
+    /// The same, to find out where tokens stand in their texts.
+    pub(super) fn with_offsets(mut self) -> Self {
+        self.fit.offsets = true;
+        self
+    }
+
+    /// How much text is taken up before it is computed, in the measure of [`cost`].
+    pub(super) fn bytes_at_a_time(&self) -> usize {
+        self.tokens_per_batch.saturating_mul(BYTES_PER_TOKEN)
+    }
+
+    /// `texts` in the parts that are taken up one after another.
+    pub(super) fn parts<S: AsRef<str>>(&self, texts: &[S]) -> Vec<Range<usize>> {
+        let (mut parts, mut start, mut size) = (Vec::new(), 0, 0);
+        for (i, text) in texts.iter().enumerate() {
+            size += cost(text.as_ref());
+            if size >= self.bytes_at_a_time() || i + 1 == texts.len() {
+                parts.push(start..i + 1);
+                (start, size) = (i + 1, 0);
+            }
+        }
+        parts
+    }
+}
+
+/// What a text counts for in a part.
+pub(super) fn cost(text: &str) -> usize {
+    text.len().max(LEAST_BYTES)
+}
+
+impl SentenceEncoder {
+    fn truncated_dim(&self, options: &EncodeOptions) -> Result<usize> {
+        match options.truncate_dim {
+            None => Ok(self.dim()),
+            Some(k) if (1..=self.dim).contains(&k) => Ok(k),
+            Some(k) => Err(Error::Option {
+                option: "truncate_dim",
+                problem: format!("is {k}, must be from 1 to {}", self.dim),
+            }),
+        }
+    }
+
+    /// The text of the prompt that is asked for; `""` for none.
+    fn prompt<'a>(&'a self, prompt: &'a Prompt) -> Result<&'a str> {
+        let name = match prompt {
+            Prompt::Text(text) => return Ok(text),
+            Prompt::Named(name) => name,
+            Prompt::Default => match &self.settings.default_prompt_name {
+                Some(name) => name,
+                None => return Ok(""),
+            },
+        };
+        self.settings.prompts.get(name).map(String::as_str).ok_or_else(|| {
+            let names: Vec<&str> = self.settings.prompts.keys().map(String::as_str).collect();
+            let problem = format!("the model has no prompt `{name}`; it has {names:?}");
+            Error::Option { option: "prompt_name", problem }
+        })
+    }
+
+    /// How many tokens of each text the pooling leaves out: if it must not see the prompt, those of the prompt alone
+    /// without the `</s>` at its end.
+    fn skipped(&self, prompt: &str) -> Result<usize> {
+        if prompt.is_empty() || !self.pooling.excludes_prompt() {
+            return Ok(0);
+        }
+        let tokens = self.tokenizer.encode(&[prompt], self.max_seq_length)?;
+        Ok(tokens.first().map_or(0, |tokens| tokens.ids.len().saturating_sub(1)))
+    }
+
+    /// How many word pieces of the prompt each window repeats, if that leaves room for windows.
+    fn window_prompt(&self, prompt: &str, stride: usize) -> Result<usize> {
+        let pieces = if prompt.is_empty() { 0 } else { self.tokenizer.count(prompt)? };
+        let around = self.tokenizer.special_tokens(false) + pieces;
+        let room = self.max_seq_length.saturating_sub(around);
+        if stride < room {
+            return Ok(pieces);
+        }
+        let problem = format!(
+            "is {stride}, must be less than the {room} tokens of text in a window: of {}, {around} are special tokens and \
+             prompt",
+            self.max_seq_length
+        );
+        Err(Error::Option { option: "stride", problem })
+    }
+}

@@ -1,0 +1,170 @@
+//! [`EncodeIter`]: embeddings of texts that come from an iterator, in bounded memory.
+
+use std::collections::VecDeque;
+use std::iter::FusedIterator;
+
+use ndarray::{Array1, Array2};
+
+use super::SentenceEncoder;
+use super::options::{EncodeOptions, TextReport};
+use super::plan::{Plan, cost};
+use super::progress::Meter;
+use crate::error::{Error, Result};
+use crate::tokenizer::Windows;
+
+/// An embedding, and what became of its text.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct EncodedText {
+    /// `[D]`
+    pub embedding: Array1<f32>,
+    /// Tokens used and dropped.
+    pub report: TextReport,
+}
+
+/// The iterator of [`SentenceEncoder::encode_iter`].
+#[derive(Debug)]
+pub struct EncodeIter<'e, I> {
+    encoder: &'e SentenceEncoder,
+    texts: I,
+    plan: Plan,
+    options: EncodeOptions,
+    meter: Meter,
+    /// Texts taken so far.
+    taken: usize,
+    ready: VecDeque<Result<EncodedText>>,
+    ended: bool,
+}
+
+impl SentenceEncoder {
+    /// Encodes the texts of an iterator, as many as there may be, and yields their embeddings in order.
+    ///
+    /// A part of the texts is taken, on the thread that calls `next`, when its first embedding is asked for;
+    /// [`EncodeOptions::tokens_per_batch`] says how much that is. Nothing else is held. A text with an error has it in
+    /// its place, and those after it go on; only [`Error::Cancelled`] is the last item.
+    ///
+    /// ```no_run
+    /// use std::io::{self, BufRead};
+    /// use mpnet::{EncodeOptions, SentenceEncoder};
+    ///
+    /// let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
+    /// let lines = io::stdin().lock().lines().map_while(Result::ok);
+    /// for text in encoder.encode_iter(lines, &EncodeOptions::default())? {
+    ///     println!("{}", text?.embedding);
+    /// }
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`], as [`encode_with`](Self::encode_with); each item has those of its text.
+    pub fn encode_iter<I>(
+        &self,
+        texts: I,
+        options: &EncodeOptions,
+    ) -> Result<EncodeIter<'_, I::IntoIter>>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str> + Sync,
+    {
+        Ok(EncodeIter {
+            encoder: self,
+            texts: texts.into_iter(),
+            plan: Plan::new(self, options)?,
+            options: options.clone(),
+            meter: Meter::new(None, options.progress.clone()),
+            taken: 0,
+            ready: VecDeque::new(),
+            ended: false,
+        })
+    }
+}
+
+impl<I> EncodeIter<'_, I>
+where
+    I: Iterator,
+    I::Item: AsRef<str> + Sync,
+{
+    /// The next texts; fewer than there is room for only at the end.
+    fn take(&mut self) -> Vec<I::Item> {
+        let (mut part, mut size) = (Vec::new(), 0);
+        while size < self.plan.bytes_at_a_time() {
+            let Some(text) = self.texts.next() else {
+                self.ended = true;
+                break;
+            };
+            size += cost(text.as_ref());
+            part.push(text);
+        }
+        part
+    }
+
+    /// Takes and encodes the next part.
+    fn advance(&mut self) -> Result<()> {
+        self.options.cancellation.check()?;
+        let part = self.take();
+        let (encoder, plan, options) = (self.encoder, &self.plan, &self.options);
+        let meter = &mut self.meter;
+        let (outcomes, rows) = options.install(|| {
+            let mut good = Vec::new();
+            let outcomes: Vec<Result<TextReport>> = encoder
+                .tokens(&part, plan, options)?
+                .into_iter()
+                .map(|text| text.map(|text| keep(text, &mut good)))
+                .collect();
+            Ok::<_, Error>((outcomes, encoder.embed(&good, plan, options, meter)?))
+        })?;
+        self.queue(outcomes, &rows);
+        Ok(())
+    }
+
+    /// `rows: [good, dim]` are the embeddings of the texts without an error.
+    fn queue(&mut self, outcomes: Vec<Result<TextReport>>, rows: &Array2<f32>) {
+        let (first, count) = (self.taken, outcomes.len());
+        let mut rows = rows.rows().into_iter();
+        self.ready.extend(outcomes.into_iter().filter_map(|outcome| match outcome {
+            Ok(report) => {
+                rows.next().map(|row| Ok(EncodedText { embedding: row.to_owned(), report }))
+            }
+            Err(error) => Some(Err(error.moved(first))),
+        }));
+        self.taken += count;
+    }
+}
+
+fn keep(text: Windows, good: &mut Vec<Windows>) -> TextReport {
+    let report = TextReport::new(&text);
+    good.push(text);
+    report
+}
+
+impl<I> Iterator for EncodeIter<'_, I>
+where
+    I: Iterator,
+    I::Item: AsRef<str> + Sync,
+{
+    type Item = Result<EncodedText>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && !self.ended {
+            if let Err(error) = self.advance() {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        }
+        self.ready.pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let ready = self.ready.len();
+        let (_, most) = if self.ended { (0, Some(0)) } else { self.texts.size_hint() };
+        (ready, most.and_then(|most| most.checked_add(ready)))
+    }
+}
+
+impl<I> FusedIterator for EncodeIter<'_, I>
+where
+    I: Iterator,
+    I::Item: AsRef<str> + Sync,
+{
+}

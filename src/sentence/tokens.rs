@@ -1,0 +1,170 @@
+//! Token embeddings: the hidden states of each text, with the place in the text that each token stands for.
+
+use std::ops::Range;
+
+use ndarray::{Array2, s};
+
+use super::SentenceEncoder;
+use super::options::{EncodeOptions, Overflow, TextReport};
+use super::plan::Plan;
+use super::progress::Meter;
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::tokenizer::{Window, Windows};
+
+/// The hidden states of one text after the last layer, a row for each token.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TokenEmbeddings {
+    /// `[T, D]`: special tokens and prompt included, not normalised.
+    pub embeddings: Array2<f32>,
+    /// `[T]`
+    pub ids: Vec<u32>,
+    /// `[T]`: the bytes of the text that each token stands for, `&text[range]`; none for special tokens and those of the
+    /// prompt.
+    pub offsets: Vec<Option<Range<usize>>>,
+    /// What became of the text.
+    pub report: TextReport,
+}
+
+impl TokenEmbeddings {
+    /// [`offsets`](Self::offsets) in characters, as Python counts them, of the same `text`.
+    ///
+    /// ```no_run
+    /// # use mpnet::{EncodeOptions, SentenceEncoder};
+    /// # let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
+    /// let text = "Zürich is a city";
+    /// let tokens = encoder.encode_tokens(&[text], &EncodeOptions::default())?;
+    /// assert_eq!(tokens[0].offsets[1], Some(0..7)); // <s> is token 0, and ü is two bytes
+    /// assert_eq!(tokens[0].char_offsets(text)[1], Some(0..6));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn char_offsets(&self, text: &str) -> Vec<Option<Range<usize>>> {
+        let chars = Chars::new(text);
+        self.offsets.iter().map(|bytes| chars.range(bytes.as_ref()?)).collect()
+    }
+}
+
+/// Bytes of a text → characters.
+pub(super) struct Chars(Vec<usize>);
+
+impl Chars {
+    pub(super) fn new(text: &str) -> Self {
+        let starts = (0..=text.len()).scan(0, |chars, byte| {
+            let before = *chars;
+            *chars += usize::from(text.is_char_boundary(byte));
+            Some(before)
+        });
+        Self(starts.collect())
+    }
+
+    /// `bytes` in characters; `None` if the text is shorter.
+    pub(super) fn range(&self, bytes: &Range<usize>) -> Option<Range<usize>> {
+        Some(*self.0.get(bytes.start)?..*self.0.get(bytes.end)?)
+    }
+}
+
+impl SentenceEncoder {
+    /// The hidden states of each text, a row for each token, with the bytes of the text that it stands for: what pooling
+    /// makes an embedding of.
+    ///
+    /// Under [`Overflow::Window`](super::Overflow::Window) a text that is too long has each of its tokens once: where two windows overlap, the
+    /// first half comes from the earlier one and the rest from the later, so that each has been seen with what is around it.
+    ///
+    /// Source: `encode(output_value="token_embeddings")`; the offsets are those of a Hugging Face fast tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_with`](Self::encode_with); [`Error::Option`] if `truncate_dim` or `normalize` is set, which are for the embeddings
+    /// of texts.
+    pub fn encode_tokens<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        options: &EncodeOptions,
+    ) -> Result<Vec<TokenEmbeddings>> {
+        let of_texts = |option| Error::Option {
+            option,
+            problem: "is for embeddings of texts, not of tokens".to_owned(),
+        };
+        if options.truncate_dim.is_some() {
+            return Err(of_texts("truncate_dim"));
+        }
+        if options.normalize {
+            return Err(of_texts("normalize"));
+        }
+        let plan = Plan::new(self, options)?.with_offsets();
+        options.install(|| {
+            let mut meter = Meter::new(Some(texts.len()), options.progress.clone());
+            let mut all = Vec::with_capacity(texts.len());
+            let parts = plan.parts(texts);
+            if options.overflow == Overflow::Error && parts.len() > 1 {
+                self.check_lengths(texts, &parts, &plan, options)?;
+            }
+            for part in parts {
+                let windows = self.tokens(&texts[part.clone()], &plan, options)?;
+                let windows: Result<Vec<_>> = windows.into_iter().collect();
+                let windows = windows.map_err(|error| error.moved(part.start))?;
+                all.extend(self.hidden_states(&windows, &plan, options, &mut meter)?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// The hidden states of each text, its windows put together.
+    pub(super) fn hidden_states(
+        &self,
+        texts: &[Windows],
+        plan: &Plan,
+        options: &EncodeOptions,
+        meter: &mut Meter,
+    ) -> Result<Vec<TokenEmbeddings>> {
+        let kept: Vec<Vec<Range<usize>>> = texts.iter().map(Windows::kept).collect();
+        let mut out: Vec<TokenEmbeddings> = texts
+            .iter()
+            .zip(&kept)
+            .map(|(text, kept)| put_together(text, kept, plan.prompt.len(), self.hidden_size()))
+            .collect();
+        // For each window: its text, which of its rows are kept, and where they go.
+        let mut places = Vec::new();
+        for (text, kept) in kept.into_iter().enumerate() {
+            let mut row = 0;
+            for kept in kept {
+                let next = row + kept.len();
+                places.push((text, kept, row..next));
+                row = next;
+            }
+        }
+        let windows: Vec<&Window> = texts.iter().flat_map(|text| &text.windows).collect();
+        let mut meter = meter.part(texts);
+        for batch in Batch::by_length(&windows, self.model.config(), plan.tokens_per_batch)? {
+            options.cancellation.check()?;
+            let hidden = self.model.forward(&batch); // [N, D]
+            for (range, &window) in batch.ranges().zip(batch.texts()) {
+                let (text, kept, to) = places[window].clone();
+                let rows = hidden.slice(s![range, ..]);
+                out[text].embeddings.slice_mut(s![to, ..]).assign(&rows.slice(s![kept, ..]));
+            }
+            meter.batch(batch.texts(), batch.ids().len());
+        }
+        Ok(out)
+    }
+}
+
+/// The `kept` tokens of each window as one text, its embeddings still zero. The first `prompt` bytes are not the text's.
+fn put_together(text: &Windows, kept: &[Range<usize>], prompt: usize, d: usize) -> TokenEmbeddings {
+    let windows = || text.windows.iter().zip(kept);
+    let ids = windows().flat_map(|(window, kept)| &window.ids[kept.clone()]).copied();
+    let in_text = |bytes: &Option<Range<usize>>| {
+        let Range { start, end } = bytes.clone()?;
+        Some(start.checked_sub(prompt)?..end - prompt)
+    };
+    let offsets = windows().flat_map(|(window, kept)| &window.offsets[kept.clone()]).map(in_text);
+    let ids: Vec<u32> = ids.collect();
+    TokenEmbeddings {
+        embeddings: Array2::zeros((ids.len(), d)),
+        ids,
+        offsets: offsets.collect(),
+        report: TextReport::new(text),
+    }
+}

@@ -1,0 +1,227 @@
+//! A text of any length → [`Windows`], each short enough for the model.
+
+use std::ops::Range;
+
+use tokenizers::tokenizer::{Encoding, PostProcessor};
+
+use super::Tokenizer;
+use crate::error::{Error, Result};
+
+/// How texts are made to fit a model.
+#[derive(Debug, Clone)]
+pub(crate) struct Fit {
+    /// The longest window, special tokens included.
+    pub(crate) max_tokens: usize,
+    /// Whether a longer text is cut at its end or covered by several windows.
+    pub(crate) excess: Excess,
+    /// Whether to find out where in the text each token stands, which costs time.
+    pub(crate) offsets: bool,
+}
+
+/// What becomes of the pieces for which there is no room.
+#[derive(Debug, Clone)]
+pub(crate) enum Excess {
+    Cut,
+    Windows {
+        /// Pieces that two neighbouring windows share.
+        stride: usize,
+        /// Pieces at the beginning that every window repeats.
+        prompt: usize,
+    },
+}
+
+/// The tokens of one text, in one window unless it was too long.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    /// At least one, in the order of the text.
+    pub(crate) windows: Vec<Window>,
+    /// Pieces of the text that are in no window.
+    pub(crate) dropped: usize,
+}
+
+/// A stretch of a text with special tokens, and the prompt, around it.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// `[T]`
+    pub(crate) ids: Vec<u32>,
+    /// `[T]`: the bytes of the text that each token stands for, none for special tokens. Empty if not asked for.
+    pub(crate) offsets: Vec<Option<Range<usize>>>,
+    /// Which of the text's pieces are in this window, the repeated prompt aside.
+    pub(crate) pieces: Range<usize>,
+    /// The token that the first of them is.
+    pub(crate) start: usize,
+}
+
+impl AsRef<[u32]> for Window {
+    fn as_ref(&self) -> &[u32] {
+        &self.ids
+    }
+}
+
+impl Windows {
+    /// Tokens of all windows.
+    pub(crate) fn tokens(&self) -> usize {
+        self.windows.iter().map(|window| window.ids.len()).sum()
+    }
+
+    /// For each window the tokens to take if every token is wanted once. Where two windows overlap, the first half is
+    /// taken from the earlier and the rest from the later, so that no token stands at the edge of what it could see;
+    /// special tokens and prompt are those at the two ends of the text.
+    pub(crate) fn kept(&self) -> Vec<Range<usize>> {
+        let of = |w: usize| &self.windows[w];
+        // The piece from which on the window after `w` is taken.
+        let cut = |w: usize| {
+            let (shared, end) = (of(w + 1).pieces.start, of(w).pieces.end);
+            shared + (end - shared) / 2
+        };
+        let token = |w: usize, piece: usize| of(w).start + piece - of(w).pieces.start;
+        let last = self.windows.len() - 1;
+        (0..=last)
+            .map(|w| {
+                let from = if w == 0 { 0 } else { token(w, cut(w - 1)) };
+                let to = if w == last { of(w).ids.len() } else { token(w, cut(w)) };
+                from..to
+            })
+            .collect()
+    }
+}
+
+impl Tokenizer {
+    /// `content` as windows that `fit`; `text` is its place in the input, for errors.
+    pub(crate) fn windows(&self, text: usize, content: &str, fit: &Fit) -> Result<Windows> {
+        let room = self.room(fit.max_tokens, false)?;
+        let failed =
+            |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
+        let pieces = if fit.offsets {
+            self.inner.encode(content, false)
+        } else {
+            self.inner.encode_fast(content, false)
+        };
+        let pieces = pieces.map_err(failed)?;
+        let total = pieces.len();
+        let mut dropped = 0;
+        let windows = match fit.excess {
+            _ if total <= room => vec![self.window(pieces, 0, 0..total, fit.offsets)],
+            Excess::Cut => {
+                dropped = total - room;
+                vec![self.window(part(&pieces, 0, 0..room), 0, 0..room, fit.offsets)]
+            }
+            Excess::Windows { stride, prompt } => {
+                steps(prompt..total, room.saturating_sub(prompt), stride)
+                    .map(|range| {
+                        let part = part(&pieces, prompt, range.clone());
+                        self.window(part, prompt, range, fit.offsets)
+                    })
+                    .collect()
+            }
+        };
+        let windows: Result<Vec<Window>, _> = windows.into_iter().collect();
+        Ok(Windows { windows: windows.map_err(failed)?, dropped })
+    }
+
+    /// How many pieces `content` has.
+    pub(crate) fn count(&self, content: &str) -> Result<usize> {
+        match self.inner.encode_fast(content, false) {
+            Ok(pieces) => Ok(pieces.len()),
+            Err(error) => Err(Error::Tokenize { text: 0, problem: error.to_string() }),
+        }
+    }
+
+    /// Puts the special tokens around `part`: `prompt` pieces that every window has, then the `pieces` of the text.
+    fn window(
+        &self,
+        part: Encoding,
+        prompt: usize,
+        pieces: Range<usize>,
+        offsets: bool,
+    ) -> tokenizers::Result<Window> {
+        // Not those that the post-processor returns: it takes white space off their ends, and has done so once already.
+        let stands = if offsets { part.get_offsets().to_vec() } else { Vec::new() };
+        let encoding = match self.inner.get_post_processor() {
+            Some(processor) => processor.process(part, None, true)?,
+            None => part,
+        };
+        let (ids, of_text) = (encoding.get_ids().to_vec(), encoding.get_sequence_ids());
+        let first = of_text.iter().position(Option::is_some).unwrap_or(ids.len());
+        let mut stands = stands.into_iter().map(|(start, end)| start..end);
+        let offsets = match offsets {
+            true => of_text.iter().map(|of_text| of_text.and_then(|_| stands.next())).collect(),
+            false => Vec::new(),
+        };
+        Ok(Window { ids, offsets, pieces, start: first + prompt })
+    }
+}
+
+/// Ranges of `room` that cover `all`, each beginning `stride` before the end of the one before it. The last is shorter.
+/// `stride` must be less than `room`.
+fn steps(all: Range<usize>, room: usize, stride: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = all.end;
+    let window = move |start: usize| start..end.min(start + room);
+    std::iter::successors(Some(window(all.start)), move |last| {
+        (last.end < end).then(|| window(last.end - stride))
+    })
+}
+
+/// The first `prompt` pieces, then those in `range`.
+fn part(pieces: &Encoding, prompt: usize, range: Range<usize>) -> Encoding {
+    fn select<T: Clone>(of: &[T], prompt: usize, range: &Range<usize>) -> Vec<T> {
+        [&of[..prompt], &of[range.clone()]].concat()
+    }
+    macro_rules! select {
+        ($field:ident) => {
+            select(pieces.$field(), prompt, &range)
+        };
+    }
+    Encoding::new(
+        select!(get_ids),
+        select!(get_type_ids),
+        select!(get_tokens),
+        select!(get_word_ids),
+        select!(get_offsets),
+        select!(get_special_tokens_mask),
+        select!(get_attention_mask),
+        Vec::new(),
+        Default::default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_cover_everything() {
+        let ranges = |all, room, stride| steps(all, room, stride).collect::<Vec<_>>();
+        assert_eq!(ranges(0..10, 4, 1), [0..4, 3..7, 6..10]);
+        assert_eq!(ranges(0..11, 4, 1), [0..4, 3..7, 6..10, 9..11]);
+        assert_eq!(ranges(2..8, 3, 0), [2..5, 5..8]);
+        assert_eq!(ranges(0..6, 4, 3), [0..4, 1..5, 2..6]);
+    }
+
+    #[test]
+    fn every_piece_is_kept_once() {
+        for stride in 0..6 {
+            let window = |pieces: Range<usize>| Window {
+                ids: vec![0; pieces.len() + 3],
+                offsets: Vec::new(),
+                start: 2,
+                pieces,
+            };
+            let windows = steps(1..40, 6, stride).map(window).collect();
+            let windows = Windows { windows, dropped: 0 };
+            let mut pieces = Vec::new();
+            let all = windows.windows.iter().zip(windows.kept());
+            for (window, kept) in all {
+                let piece = |token: usize| {
+                    let piece = (token + window.pieces.start).checked_sub(window.start);
+                    piece.filter(|piece| window.pieces.contains(piece))
+                };
+                pieces.extend(kept.filter_map(piece));
+            }
+            assert_eq!(pieces, (1..40).collect::<Vec<_>>(), "stride {stride}");
+            let ends = windows.kept();
+            assert_eq!(ends[0].start, 0);
+            assert_eq!(ends[ends.len() - 1].end, windows.windows[ends.len() - 1].ids.len());
+        }
+    }
+}
