@@ -79,7 +79,7 @@ impl PackedMatrix {
                 .zip(channels.par_chunks_mut(isa.columns()))
                 .enumerate()
                 .for_each(|(index, (values, channels))| {
-                    pack_panel(precision, isa.columns(), b, index, values, channels);
+                    pack_panel(isa, precision, b, index, values, channels);
                 });
         }
         packed
@@ -94,11 +94,11 @@ impl PackedMatrix {
     /// Packs `b` on this thread, into the memory that is there.
     pub fn repack(&mut self, b: ArrayView2<f32>) {
         let panel = self.resize(b);
-        let (precision, columns) = (self.precision, self.isa.columns());
+        let (isa, precision, columns) = (self.isa, self.precision, self.isa.columns());
         if panel > 0 {
             let panels = self.values.chunks_mut(panel).zip(self.channels.chunks_mut(columns));
             for (index, (values, channels)) in panels.enumerate() {
-                pack_panel(precision, columns, b, index, values, channels);
+                pack_panel(isa, precision, b, index, values, channels);
             }
         }
     }
@@ -127,15 +127,24 @@ impl PackedMatrix {
 
 /// Panel number `index` of `b`.
 fn pack_panel(
+    isa: Isa,
     precision: Precision,
-    columns: usize,
     b: ArrayView2<f32>,
     index: usize,
     values: &mut [u32],
     channels: &mut [Channel],
 ) {
+    let columns = isa.columns();
     if channels.len() < columns {
         values.fill(0);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if precision == Precision::F32 && !matches!(isa, Isa::Scalar(_)) {
+        let rows = index * columns..index * columns + channels.len();
+        if let Some(rows) = b.slice(s![rows, ..]).to_slice() {
+            tile::transpose(rows, channels.len(), columns, values);
+            return;
+        }
     }
     let mut scratch = Vec::new();
     let mut copy = Vec::new();

@@ -48,6 +48,9 @@ macro_rules! define_tile {
 
 mod avx2;
 mod avx512;
+mod transpose;
+
+pub(super) use transpose::transpose;
 
 use crate::kernels::precision::Precision;
 
