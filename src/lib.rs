@@ -38,9 +38,11 @@ mod error;
 mod files;
 #[doc(hidden)]
 pub mod kernels;
+pub mod mining;
 pub mod model;
 mod nn;
 mod pooling;
+pub mod quantization;
 pub mod search;
 mod sentence;
 pub mod similarity;

@@ -8,15 +8,23 @@
 //! or how many threads work: the same text gives the same bits in any batch.
 
 pub mod activation;
+mod distance;
 pub mod gemm;
+mod hamming;
+mod integer_dots;
 pub mod isa;
 mod layer_norm;
+mod norms;
 pub mod peak;
 mod precision;
 pub mod simd;
 mod softmax;
 
+pub use distance::{Distance, negative_distances};
+pub use hamming::{ROWS as HAMMING_ROWS, negative_hamming};
+pub use integer_dots::integer_dots;
 pub use layer_norm::layer_norm;
+pub use norms::inverse_norms;
 pub use precision::Precision;
 pub use softmax::softmax;
 

@@ -1,0 +1,20 @@
+//! What can be found in embeddings without a query: pairs, groups, hard negatives; and a choice that does not repeat itself.
+//!
+//! | question | function |
+//! |---|---|
+//! | which texts say the same? | [`paraphrase_mining`] |
+//! | which texts belong together? | [`community_detection`] |
+//! | which wrong answers look right? | [`mine_hard_negatives`] |
+//! | which few texts stand for all, or answer a query without repetition? | [`mmr`] |
+
+mod communities;
+mod hard_negatives;
+mod mmr;
+mod paraphrases;
+
+pub use communities::{CommunityOptions, community_detection};
+pub use hard_negatives::{
+    HardNegatives, NegativeOptions, SamplingStrategy, Triplet, mine_hard_negatives,
+};
+pub use mmr::mmr;
+pub use paraphrases::{Paraphrase, ParaphraseOptions, paraphrase_mining};
