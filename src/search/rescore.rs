@@ -97,12 +97,12 @@ impl<'a> RescoreOptions<'a> {
 /// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`Error::Empty`] for a corpus without rows; [`Error::Width`] if
 /// queries, corpus, ranges or the finer corpus do not fit together; [`Error::NotFinite`] for embeddings with a value that is
 /// infinite or not a number.
-pub fn semantic_search_rescored<'a>(
+pub fn semantic_search_rescored(
     queries: &ArrayView2<f32>,
-    corpus: &QuantizedView<'a>,
-    options: &RescoreOptions<'a>,
+    corpus: &QuantizedView,
+    options: &RescoreOptions,
 ) -> Result<Vec<Vec<Hit>>> {
-    let RescoreOptions { top_k, multiplier, ranges, rescore } = *options;
+    let &RescoreOptions { top_k, multiplier, ranges, ref rescore } = options;
     at_least_one("top_k", top_k)?;
     at_least_one("rescore_multiplier", multiplier)?;
     finite("the queries", queries)?;
@@ -144,25 +144,26 @@ enum Finer<'a> {
 impl<'a> Finer<'a> {
     fn new(
         width: usize,
-        corpus: &QuantizedView<'a>,
+        corpus: &'a QuantizedView<'_>,
         ranges: Option<&'a Ranges>,
-        rescore: Rescore<'a>,
+        rescore: &'a Rescore<'_>,
     ) -> Result<Option<Self>> {
-        let finer = match (rescore, *corpus) {
-            (Rescore::None, _) => return Ok(None),
-            (Rescore::Float32(rows), _) => Self::Float32(rows),
-            (Rescore::Int8(rows, ranges), _) => Self::Int8(rows, ranges),
-            (Rescore::Corpus, QuantizedView::Float32(rows)) => Self::Float32(rows),
-            (Rescore::Corpus, QuantizedView::Binary(rows)) => Self::Binary(rows, width),
-            (Rescore::Corpus, QuantizedView::Ubinary(rows)) => Self::Ubinary(rows, width),
-            (Rescore::Corpus, QuantizedView::Int8(rows)) => match ranges {
-                Some(ranges) => Self::Int8(rows, ranges),
-                None => return Ok(None),
-            },
-            (Rescore::Corpus, QuantizedView::Uint8(rows)) => match ranges {
-                Some(ranges) => Self::Uint8(rows, ranges),
-                None => return Ok(None),
-            },
+        let finer = match (rescore, corpus, ranges) {
+            (Rescore::None, ..) => return Ok(None),
+            (Rescore::Float32(rows), ..) => Self::Float32(rows.view()),
+            (Rescore::Int8(rows, ranges), ..) => Self::Int8(rows.view(), ranges),
+            (Rescore::Corpus, QuantizedView::Float32(rows), _) => Self::Float32(rows.view()),
+            (Rescore::Corpus, QuantizedView::Binary(rows), _) => Self::Binary(rows.view(), width),
+            (Rescore::Corpus, QuantizedView::Ubinary(rows), _) => Self::Ubinary(rows.view(), width),
+            (Rescore::Corpus, QuantizedView::Int8(rows), Some(ranges)) => {
+                Self::Int8(rows.view(), ranges)
+            }
+            (Rescore::Corpus, QuantizedView::Uint8(rows), Some(ranges)) => {
+                Self::Uint8(rows.view(), ranges)
+            }
+            (Rescore::Corpus, QuantizedView::Int8(_) | QuantizedView::Uint8(_), None) => {
+                unreachable!("the caller has asked for ranges")
+            }
         };
         let (rows, found, expected) = match &finer {
             Self::Float32(rows) => (rows.nrows(), rows.ncols(), width),
