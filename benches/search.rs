@@ -64,10 +64,11 @@ fn dense(&Options { rows, queries, width, top_k, rounds, .. }: &Options) {
     let mut random = Random(1);
     let mut uniform = |rows| Array2::from_shape_simple_fn((rows, width), || random.uniform());
     let (corpus, queries) = (uniform(rows), uniform(queries));
+    let isa = Isa::detect().expect("MPNET_ISA names an instruction set of this machine");
     // A product of a shape at which the kernels are at their best.
     let (m, n) = (2048, 3072);
     let (a, b) = (uniform(m), uniform(n));
-    let b = PackedMatrix::new(Isa::best(), Precision::F32, b.view());
+    let b = PackedMatrix::new(isa, Precision::F32, b.view());
     let mut out = Array2::zeros((m, n));
     let (mut gemm, mut search, mut checked) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -85,7 +86,7 @@ fn dense(&Options { rows, queries, width, top_k, rounds, .. }: &Options) {
     }
     let (gemm, search, checked) = (median(gemm), median(search), median(checked));
     println!("{rows} × {width} f32, {} queries, {} threads", queries.nrows(), threads());
-    println!("gemm {m}×{width}×{n}: {gemm:.0} GFLOP/s");
+    println!("gemm {isa} {m}×{width}×{n}: {gemm:.0} GFLOP/s");
     println!("semantic_search: {search:.0} GFLOP/s, {:.0} % of it", 100.0 * search / gemm);
     println!("semantic_search_with: {checked:.0} GFLOP/s, {:.0} % of it", 100.0 * checked / gemm);
 }

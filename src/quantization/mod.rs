@@ -14,7 +14,7 @@
 //! use mpnet::ndarray::arr2;
 //! use mpnet::quantization::{EmbeddingPrecision, QuantizedEmbeddings, Ranges, quantize_embeddings};
 //!
-//! let embeddings = arr2(&[[-1.0_f32, 0.0], [1.0, 0.5]]);
+//! let embeddings = arr2(&[[0.0_f32, -255.0], [255.0, 255.0]]);
 //! let ranges = Ranges::calibrate(&embeddings.view())?;
 //! let bytes = quantize_embeddings(&embeddings.view(), EmbeddingPrecision::Uint8, Some(&ranges))?;
 //! assert_eq!(bytes, QuantizedEmbeddings::Uint8(arr2(&[[0, 0], [255, 255]])));
