@@ -41,8 +41,8 @@ impl CommunityOptions {
         self
     }
 
-    /// Rows that are compared with all others at once, 1024 by default: `4 · batch_size · B` bytes of scores, and up to twice that
-    /// again of members. It does not show in the result.
+    /// Rows that are compared with all others at once, 1024 by default: `4 · batch_size · B` bytes of scores, and up to four times
+    /// that of members. It does not show in the result.
     #[must_use]
     pub fn batch_size(mut self, rows: usize) -> Self {
         self.batch_size = rows;

@@ -1,5 +1,5 @@
 //! Rows into a panel, four by four. Packing `f32`s is a transposition, and where `B` is used only once (a corpus that is
-//! searched) it costs as much as a tenth of the product.
+//! searched) it costs a fifth of the product with a hundred rows.
 
 use std::arch::x86_64::*;
 
