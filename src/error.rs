@@ -249,6 +249,33 @@ pub enum Error {
         problem: String,
     },
 
+    /// Embeddings do not have the width of what they meet: other embeddings, or ranges of calibration.
+    #[error("{what} have width {found}, expected {expected}")]
+    Width {
+        /// What has the wrong width.
+        what: &'static str,
+        /// Its width.
+        found: usize,
+        /// The width that would fit.
+        expected: usize,
+    },
+
+    /// An embedding has a component that is infinite or not a number.
+    #[error("{what}: row {row} has a value that is infinite or not a number")]
+    NotFinite {
+        /// Which embeddings.
+        what: &'static str,
+        /// The first such row, from 0.
+        row: usize,
+    },
+
+    /// There is nothing to work on.
+    #[error("{what}: there are none")]
+    Empty {
+        /// What is missing.
+        what: &'static str,
+    },
+
     /// An option given by the caller is out of range or contradicts the model.
     #[error("option `{option}`: {problem}")]
     Option {

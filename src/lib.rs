@@ -43,6 +43,7 @@ pub mod mining;
 pub mod model;
 mod nn;
 mod pooling;
+pub mod quantization;
 mod random;
 pub mod search;
 mod sentence;

@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
 use crate::kernels::Team;
-use crate::kernels::gemm::{Epilogue, PackedMatrix, matmul, par_matmul};
+use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 
 /// A similarity function, by the names of `similarity_fn_name` in `config_sentence_transformers.json`.
@@ -71,30 +71,10 @@ impl Similarity {
             Self::Manhattan => manhattan_sim(a, b),
         }
     }
-
-    /// As [`all`](Self::all), without sharing the work among threads.
-    pub(crate) fn on_this_thread(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
-        let dot = |a: ArrayView2<f32>, b: ArrayView2<f32>| {
-            let mut packed = PackedMatrix::empty(Isa::current(), Precision::F32);
-            packed.repack(b);
-            let mut scores = Array2::zeros((a.nrows(), b.nrows()));
-            matmul(1.0, a, &packed, &mut scores.view_mut());
-            scores
-        };
-        let each = |score: Score| {
-            Array2::from_shape_fn((a.nrows(), b.nrows()), |(i, j)| score(a.row(i), b.row(j)))
-        };
-        match self {
-            Self::Cosine => dot(normalized(a).view(), normalized(b).view()),
-            Self::Dot => dot(a.view(), b.view()),
-            Self::Euclidean => each(euclidean),
-            Self::Manhattan => each(manhattan),
-        }
-    }
 }
 
 /// Below this a vector's length counts as this, so that the cosine with a vector of zeros is 0.
-const SMALLEST_NORM: f32 = 1e-12;
+pub(crate) const SMALLEST_NORM: f32 = 1e-12;
 
 /// The cosine of each row of `a` `[A, D]` with each row of `b` `[B, D]`: `[A, B]`. Rows need not have length 1.
 ///

@@ -10,16 +10,24 @@
 pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod distance;
 pub mod gemm;
+mod hamming;
+mod integer_dots;
 pub mod isa;
 mod layer_norm;
+mod norms;
 pub mod peak;
 mod precision;
 pub mod simd;
 mod softmax;
 pub mod team;
 
+pub use distance::{Distance, negative_distances};
+pub use hamming::{ROWS as HAMMING_ROWS, negative_hamming};
+pub use integer_dots::integer_dots;
 pub use layer_norm::layer_norm;
+pub use norms::inverse_norms;
 pub use precision::Precision;
 pub use softmax::softmax;
 pub use team::Team;

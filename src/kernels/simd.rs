@@ -69,6 +69,7 @@ impl Simd for Avx2 {
 pub struct Avx512 {
     bf16: bool,
     vnni: bool,
+    vpopcntdq: bool,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -84,6 +85,7 @@ impl Avx512 {
         there.then(|| Self {
             bf16: is_x86_feature_detected!("avx512bf16"),
             vnni: is_x86_feature_detected!("avx512vnni"),
+            vpopcntdq: is_x86_feature_detected!("avx512vpopcntdq"),
         })
     }
 
@@ -97,6 +99,12 @@ impl Avx512 {
     #[must_use]
     pub fn has_vnni(self) -> bool {
         self.vnni
+    }
+
+    /// Whether it has AVX-512 VPOPCNTDQ: counts of bits.
+    #[must_use]
+    pub fn has_vpopcntdq(self) -> bool {
+        self.vpopcntdq
     }
 }
 

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of this module")]
 #![allow(unreachable_pub, reason = "a module of every test crate, public in none")]
 
+pub mod search;
+
 use std::path::{Path, PathBuf};
 
 use mpnet::ndarray::{ArrayD, ArrayView1, ArrayViewD, IxDyn};

@@ -3,6 +3,8 @@
 use ndarray::{ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::tile::transpose;
 use super::words::{
     Format, PAIRS, Scaling, channel_scale, channel_scaling, encode, encode_pair_of_rows,
 };
@@ -160,11 +162,7 @@ impl<S: Simd> Kernel<S> for PackPanel<'_> {
                     totals[j] += bytes.map(|byte| i32::from(byte as i8)).sum::<i32>();
                 }
             }
-            for (w, out) in out.chunks_exact_mut(columns).enumerate() {
-                for (out, staged) in out.iter_mut().zip(&staged) {
-                    *out = staged[w];
-                }
-            }
+            transpose(&staged[..columns], out);
         }
         for (sum, &total) in sums.iter_mut().zip(&totals) {
             *sum = total as f32;
@@ -202,6 +200,16 @@ impl<S: Simd> Kernel<S> for PackTransposed<'_> {
                     _ => encode_pair_of_rows(format, w, row, words),
                 }
             }
+        }
+    }
+}
+
+/// `panel[i][j] = rows[j][i]`.
+#[cfg(not(target_arch = "x86_64"))]
+fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], panel: &mut [u32]) {
+    for (i, out) in panel.chunks_exact_mut(rows.len()).enumerate() {
+        for (out, row) in out.iter_mut().zip(rows) {
+            *out = row[i];
         }
     }
 }

@@ -63,6 +63,9 @@ macro_rules! tile_of_height {
 mod amx;
 mod avx2;
 mod avx512;
+mod transpose;
+
+pub(super) use transpose::transpose;
 
 use super::words::Format;
 

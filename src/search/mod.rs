@@ -1,40 +1,37 @@
 //! Exact search over embeddings.
+//!
+//! | corpus | function |
+//! |---|---|
+//! | `f32` | [`semantic_search`], [`semantic_search_by`], and [`semantic_search_with`], which checks its input |
+//! | `int8`, `uint8`, bits | [`semantic_search_quantized`] |
+//! | the same, the best candidates scored again by finer numbers | [`semantic_search_rescored`] |
+//!
+//! All score the corpus in blocks, in parallel on the caller's rayon pool, so that memory does not grow with the number of
+//! queries times that of rows; neither blocks nor threads show in the result. Equal scores are ordered by ascending row.
 
-use std::cmp::Ordering;
+mod dense;
+mod options;
+mod quantized;
+mod rescore;
+mod top_k;
 
-use ndarray::{ArrayView2, Axis};
-use rayon::prelude::*;
+use ndarray::ArrayView2;
 
 use crate::similarity::Similarity;
 
-/// Queries and corpus rows scored at once: the scores, 64 × 4096, are 1 MiB, and each corpus row that is read serves 64
-/// queries.
-const QUERIES: usize = 64;
-const CORPUS: usize = 4096;
+pub use options::{SearchOptions, semantic_search_with};
+pub use quantized::semantic_search_quantized;
+pub use rescore::{Rescore, RescoreOptions, semantic_search_rescored};
+pub use top_k::Hit;
 
-/// A row of the corpus and how alike it is to the query.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hit {
-    /// Its row in the corpus.
-    pub corpus_id: usize,
-    /// How alike it is to the query: larger is more alike.
-    pub score: f32,
-}
-
-impl Hit {
-    /// Better hits first: the higher score, then the earlier row. A score that is not a number is worse than any other.
-    fn rank(&self, other: &Self) -> Ordering {
-        // Adding 0 makes 0 of −0, which `total_cmp` puts below it.
-        let key = |hit: &Self| if hit.score.is_nan() { f32::NEG_INFINITY } else { hit.score + 0.0 };
-        key(other).total_cmp(&key(self)).then(self.corpus_id.cmp(&other.corpus_id))
-    }
-}
+pub(crate) use dense::{Chunks, search};
+pub(crate) use options::{at_least_one, finite};
 
 /// For each query the `top_k` rows of `corpus` with the largest cosine, best first; equal scores by ascending row. Fewer
 /// if the corpus is smaller.
 ///
-/// `queries`: `[Q, D]`, `corpus`: `[C, D]`; rows need not have length 1. The corpus is scored in chunks, in parallel, so
-/// that memory does not grow with `Q · C`; the chunks do not show in the result.
+/// `queries`: `[Q, D]`, `corpus`: `[C, D]`; rows need not have length 1. A row whose score is not a number comes last. To be told
+/// of such rows, and of other input that makes no sense, use [`semantic_search_with`].
 ///
 /// ```
 /// use mpnet::{ndarray::arr2, search::semantic_search};
@@ -61,6 +58,16 @@ pub fn semantic_search(
 /// As [`semantic_search`], by another similarity than the cosine:
 /// [`SentenceEncoder::similarity_fn`](crate::SentenceEncoder::similarity_fn) says which one a model was trained for.
 ///
+/// ```
+/// use mpnet::{Similarity, ndarray::arr2, search::semantic_search_by};
+///
+/// let corpus = arr2(&[[1.0_f32, 0.0], [5.0, 5.0]]);
+/// let query = arr2(&[[1.0_f32, 0.5]]);
+/// let by = |similarity| semantic_search_by(similarity, &query.view(), &corpus.view(), 1)[0][0];
+/// assert_eq!((by(Similarity::Dot).corpus_id, by(Similarity::Dot).score), (1, 7.5));
+/// assert_eq!((by(Similarity::Euclidean).corpus_id, by(Similarity::Euclidean).score), (0, -0.5));
+/// ```
+///
 /// # Panics
 ///
 /// If the widths differ.
@@ -72,64 +79,24 @@ pub fn semantic_search_by(
     top_k: usize,
 ) -> Vec<Vec<Hit>> {
     assert_eq!(queries.ncols(), corpus.ncols(), "semantic_search: the widths differ");
-    let top_k = top_k.min(corpus.nrows());
-    queries
-        .axis_chunks_iter(Axis(0), QUERIES)
-        .flat_map(|queries| {
-            corpus
-                .axis_chunks_iter(Axis(0), CORPUS)
-                .enumerate()
-                .par_bridge()
-                .map(|(chunk, rows)| {
-                    let scores = similarity.on_this_thread(&queries, &rows);
-                    best_of_chunk(scores.view(), chunk * CORPUS, top_k)
-                })
-                .reduce(|| vec![Vec::new(); queries.nrows()], |a, b| merge(a, b, top_k))
-        })
-        .collect()
-}
-
-/// For each query the best `top_k` of the rows whose `scores` `[Q, rows]` these are, the first being row `first` of the
-/// corpus.
-fn best_of_chunk(scores: ArrayView2<f32>, first: usize, top_k: usize) -> Vec<Vec<Hit>> {
-    let best = |scores: ndarray::ArrayView1<f32>| {
-        let hit = |(j, &score)| Hit { corpus_id: first + j, score };
-        keep_best(scores.iter().enumerate().map(hit).collect(), top_k)
-    };
-    scores.rows().into_iter().map(best).collect()
-}
-
-/// The better `top_k` of two lists for each query. The order is total, so it does not matter which two chunks meet first.
-fn merge(a: Vec<Vec<Hit>>, b: Vec<Vec<Hit>>, top_k: usize) -> Vec<Vec<Hit>> {
-    let both = |(mut a, b): (Vec<Hit>, Vec<Hit>)| {
-        a.extend(b);
-        keep_best(a, top_k)
-    };
-    a.into_iter().zip(b).map(both).collect()
-}
-
-fn keep_best(mut hits: Vec<Hit>, top_k: usize) -> Vec<Hit> {
-    if top_k == 0 {
-        return Vec::new();
-    }
-    if hits.len() > top_k {
-        hits.select_nth_unstable_by(top_k - 1, Hit::rank);
-        hits.truncate(top_k);
-    }
-    hits.sort_unstable_by(Hit::rank);
-    hits
+    search(similarity, queries, corpus, top_k, Chunks::default(), None)
 }
 
 #[cfg(test)]
 mod tests {
     use ndarray::{Array2, s};
 
+    use super::top_k::keep_best;
     use super::*;
     use crate::similarity::cos_sim;
 
     fn vectors(rows: usize, seed: usize) -> Array2<f32> {
         Array2::from_shape_fn((rows, 8), |(i, j)| ((i * 13 + j * 5 + seed) as f32 * 0.61).sin())
     }
+
+    /// More than one chunk and block of each, and not a multiple.
+    const QUERIES: usize = 256;
+    const CORPUS: usize = 2100;
 
     #[test]
     fn agrees_with_sorting_all_scores_across_chunks() {
@@ -138,14 +105,26 @@ mod tests {
         let scores = cos_sim(&queries.view(), &corpus.view());
         assert_eq!(hits.len(), queries.nrows());
         for (hits, scores) in hits.iter().zip(scores.rows()) {
-            let mut all: Vec<Hit> = scores
-                .iter()
-                .enumerate()
-                .map(|(corpus_id, &score)| Hit { corpus_id, score })
-                .collect();
-            all.sort_by(Hit::rank);
-            assert_eq!(hits[..], all[..7]);
+            let all = scores.iter().enumerate();
+            let all = all.map(|(corpus_id, &score)| Hit { corpus_id, score }).collect();
+            for (hit, want) in hits.iter().zip(keep_best(all, 7)) {
+                // The corpus repeats itself nearly, so the rows may differ where the scores do not.
+                assert!((hit.score - want.score).abs() < 5e-7, "{hit:?}, {want:?}");
+                assert!((scores[hit.corpus_id] - hit.score).abs() < 5e-7, "{hit:?}");
+            }
         }
+    }
+
+    #[test]
+    fn neither_company_nor_layout_nor_threads_show() {
+        let (queries, corpus) = (vectors(QUERIES + 3, 1), vectors(CORPUS, 2));
+        let want = semantic_search(&queries.view(), &corpus.view(), 20);
+        let alone = semantic_search(&queries.slice(s![5..6, ..]), &corpus.view(), 20);
+        assert_eq!(alone[0], want[5]);
+        let (queries, columns) = (queries.view(), corpus.t().as_standard_layout().into_owned());
+        assert_eq!(semantic_search(&queries, &columns.t(), 20), want);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(pool.install(|| semantic_search(&queries, &corpus.view(), 20)), want);
     }
 
     #[test]

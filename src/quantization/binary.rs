@@ -1,0 +1,38 @@
+//! `binary` and `ubinary`: one bit for each component.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::error::Result;
+use crate::search::finite;
+
+/// A bit for each component of `embeddings` `[B, D]`, 1 if it is above 0: `[B, ⌈D/8⌉]`, the first in the highest bit of the first
+/// byte, the last byte filled up with 0, as numpy's `packbits`.
+///
+/// # Errors
+///
+/// [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is infinite or not a number.
+pub fn quantize_ubinary(embeddings: &ArrayView2<f32>) -> Result<Array2<u8>> {
+    finite("the embeddings", embeddings)?;
+    let (rows, d) = embeddings.dim();
+    let mut out = Array2::zeros((rows, d.div_ceil(8)));
+    for (mut out, row) in out.rows_mut().into_iter().zip(embeddings.rows()) {
+        for (k, &x) in row.iter().enumerate() {
+            out[k / 8] |= u8::from(x > 0.0) << (7 - k % 8);
+        }
+    }
+    Ok(out)
+}
+
+/// As [`quantize_ubinary`], each byte minus 128.
+///
+/// # Errors
+///
+/// As of [`quantize_ubinary`].
+pub fn quantize_binary(embeddings: &ArrayView2<f32>) -> Result<Array2<i8>> {
+    Ok(quantize_ubinary(embeddings)?.mapv(|byte| (byte ^ 0x80) as i8))
+}
+
+/// The bit of component `k` in a row of [`quantize_ubinary`].
+pub(crate) fn bit(k: usize, byte: impl Fn(usize) -> u8) -> bool {
+    byte(k / 8) >> (7 - k % 8) & 1 == 1
+}

@@ -1,0 +1,125 @@
+//! [`semantic_search_with`]: search that checks what it is given.
+
+use std::sync::atomic::AtomicUsize;
+
+use ndarray::ArrayView2;
+
+use super::dense::{self, Chunks, first_not_finite};
+use super::top_k::Hit;
+use crate::error::{Error, Result};
+use crate::similarity::Similarity;
+
+/// Options of [`semantic_search_with`]. The default: the 10 best by cosine.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchOptions {
+    similarity: Similarity,
+    top_k: usize,
+    chunks: Chunks,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        Self { similarity: Similarity::Cosine, top_k: 10, chunks: Chunks::default() }
+    }
+}
+
+impl SearchOptions {
+    /// What hits are scored by: the reference's `score_function`.
+    #[must_use]
+    pub fn similarity(mut self, similarity: Similarity) -> Self {
+        self.similarity = similarity;
+        self
+    }
+
+    /// Hits for each query.
+    #[must_use]
+    pub fn top_k(mut self, top_k: usize) -> Self {
+        self.top_k = top_k;
+        self
+    }
+
+    /// Queries for which the corpus is read at once, 256 by default. More read it less often and take more memory: about a
+    /// kilobyte and `32 · top_k` bytes for each query and thread.
+    #[must_use]
+    pub fn query_chunk_size(mut self, queries: usize) -> Self {
+        self.chunks.queries = queries;
+        self
+    }
+
+    /// Rows of the corpus that one task scores at most, 65 536 by default: a bound on what a thread does without pause.
+    #[must_use]
+    pub fn corpus_chunk_size(mut self, rows: usize) -> Self {
+        self.chunks.corpus = rows;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        at_least_one("top_k", self.top_k)?;
+        at_least_one("query_chunk_size", self.chunks.queries)?;
+        at_least_one("corpus_chunk_size", self.chunks.corpus)
+    }
+}
+
+/// As [`semantic_search`](super::semantic_search), with options, and an error for what cannot be searched.
+///
+/// `queries`: `[Q, D]`, `corpus`: `[C, D]`. For each query up to `top_k` hits, best first. No queries give no lists.
+///
+/// Mirrors `sentence_transformers.util.semantic_search`, whose chunk sizes do not show in the result either.
+///
+/// ```
+/// use mpnet::ndarray::arr2;
+/// use mpnet::search::{SearchOptions, semantic_search_with};
+///
+/// let corpus = arr2(&[[1.0_f32, 0.0], [0.6, 0.8], [0.0, f32::NAN]]);
+/// let queries = arr2(&[[0.0_f32, 2.0]]);
+/// let error = semantic_search_with(&queries.view(), &corpus.view(), &SearchOptions::default());
+/// assert_eq!(
+///     error.unwrap_err().to_string(),
+///     "the corpus: row 2 has a value that is infinite or not a number"
+/// );
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Empty`] for a corpus without rows, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row of either that
+/// has a value that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
+pub fn semantic_search_with(
+    queries: &ArrayView2<f32>,
+    corpus: &ArrayView2<f32>,
+    options: &SearchOptions,
+) -> Result<Vec<Vec<Hit>>> {
+    options.check()?;
+    if corpus.nrows() == 0 {
+        return Err(Error::Empty { what: "rows of the corpus" });
+    }
+    if queries.ncols() != corpus.ncols() {
+        let (found, expected) = (queries.ncols(), corpus.ncols());
+        return Err(Error::Width { what: "the queries", found, expected });
+    }
+    finite("the queries", queries)?;
+    let first = AtomicUsize::new(usize::MAX);
+    let SearchOptions { similarity, top_k, chunks } = *options;
+    let hits = dense::search(similarity, queries, corpus, top_k, chunks, Some(&first));
+    match first.into_inner() {
+        usize::MAX => {}
+        row => return Err(Error::NotFinite { what: "the corpus", row }),
+    }
+    Ok(hits)
+}
+
+pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::Option { option, problem: "is 0; at least 1 is needed".to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// Fails with the first row that has a value that is infinite or not a number.
+pub(crate) fn finite(what: &'static str, embeddings: &ArrayView2<f32>) -> Result<()> {
+    let rows = embeddings.as_standard_layout();
+    let flat = rows.as_slice().expect("a standard layout is contiguous");
+    match first_not_finite(flat, embeddings.ncols()) {
+        Some(row) => Err(Error::NotFinite { what, row }),
+        None => Ok(()),
+    }
+}
