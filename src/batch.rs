@@ -1,5 +1,7 @@
 //! [`Batch`]: many texts as one flat row of tokens, each text knowing its place. Nothing is padded.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
@@ -63,7 +65,7 @@ impl Batch {
     ) -> Result<Vec<Self>> {
         let ids = |text: usize| texts[text].as_ref();
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&text| std::cmp::Reverse(ids(text).len()));
+        order.sort_by_key(|&text| Reverse(ids(text).len()));
         let mut batches = Vec::new();
         let mut rest = order.as_slice();
         while !rest.is_empty() {
@@ -78,6 +80,46 @@ impl Batch {
             rest = later;
         }
         Ok(batches)
+    }
+
+    /// All texts, in `step` batches or a multiple of that, as nearly even in tokens as can be, and of at most `limit` tokens
+    /// each (a longer text is a batch of its own).
+    ///
+    /// # Errors
+    ///
+    /// As [`Batch::new`].
+    pub(crate) fn even<I: AsRef<[u32]>>(
+        texts: &[I],
+        config: &Config,
+        step: usize,
+        limit: usize,
+    ) -> Result<Vec<Self>> {
+        let ids = |text: usize| texts[text].as_ref();
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&text| Reverse(ids(text).len()));
+        let total: usize = order.iter().map(|&text| ids(text).len()).sum();
+        let mut count = step * total.div_ceil(step * limit);
+        // The longest text that is left goes to the batch that has least: within a third of the best there is (Graham 1969).
+        let batches = loop {
+            let mut least: BinaryHeap<_> = (0..count).map(|batch| Reverse((0, batch))).collect();
+            let mut batches = vec![Vec::new(); count];
+            let mut fits = true;
+            for &text in &order {
+                let Some(Reverse((tokens, batch))) = least.pop() else { break };
+                let with_text = tokens + ids(text).len();
+                fits &= tokens == 0 || with_text <= limit;
+                batches[batch].push(text);
+                least.push(Reverse((with_text, batch)));
+            }
+            if fits {
+                break batches;
+            }
+            count += step;
+        };
+        let batches = batches.into_iter().filter(|texts| !texts.is_empty());
+        batches
+            .map(|texts| Self::gather(texts.into_iter().map(|text| (text, ids(text))), config))
+            .collect()
     }
 
     fn gather<'t>(

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use ndarray::parallel::prelude::*;
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use serde::Deserialize;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::Team;
 
 /// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -243,9 +243,21 @@ impl Pooling {
     /// If `hidden` has fewer rows than `batch` has tokens.
     #[must_use]
     pub fn apply(&self, hidden: ArrayView2<f32>, batch: &Batch, prompt: usize) -> Array2<f32> {
+        self.apply_by(&Team::gather(), hidden, batch, prompt)
+    }
+
+    /// As [`Pooling::apply`], by the threads of `team`.
+    pub(crate) fn apply_by(
+        &self,
+        team: &Team,
+        hidden: ArrayView2<f32>,
+        batch: &Batch,
+        prompt: usize,
+    ) -> Array2<f32> {
         let skip = if self.include_prompt { 0 } else { prompt };
         let mut pooled = Array2::zeros((batch.len(), self.dim(hidden.ncols())));
-        pooled.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(b, mut row)| {
+        let rows = pooled.axis_iter_mut(Axis(0)).enumerate().collect();
+        team.for_each(rows, |(b, mut row): (usize, ArrayViewMut1<f32>)| {
             let text = hidden.slice(s![batch.range(b), ..]); // [T, D]
             let kept = skip.min(text.nrows())..text.nrows();
             self.pool(text, kept, row.view_mut());

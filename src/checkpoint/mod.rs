@@ -331,6 +331,11 @@ impl<'c> Weights<'c> {
         self.isa
     }
 
+    /// What the weights of linear layers are rounded to.
+    pub(crate) fn rounds_to(&self) -> Precision {
+        self.precision
+    }
+
     /// The same place, the weights of its linear layers to be rounded to `precision` instead of kept as `f32`.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {

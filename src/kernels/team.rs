@@ -101,7 +101,7 @@ struct Shared {
 /// The gate's highest bit.
 const OPEN: usize = !(usize::MAX >> 1);
 
-/// Turns of waiting in which the processor only pauses, some tens of µs, before each further one offers the core to others.
+/// Turns of waiting in which the processor only pauses, some tens of µs, before each further one lets others run.
 const PATIENCE: usize = 1 << 10;
 
 // SAFETY: `work` is all that is not `Sync` by itself. The gate orders every access to it: see there.
@@ -128,7 +128,7 @@ impl Shared {
         self.gate.store(OPEN, Ordering::Release);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.take(work, items)));
         self.gate.fetch_and(!OPEN, Ordering::Relaxed);
-        wait_until(|| self.gate.load(Ordering::Acquire) == 0);
+        wait_until(|| self.gate.load(Ordering::Acquire) == 0, std::thread::yield_now);
         if let Err(panic) = outcome {
             resume_unwind(panic);
         }
@@ -140,9 +140,14 @@ impl Shared {
     fn help(&self) {
         loop {
             let mut gate = 0;
-            wait_until(|| {
+            let mut is_called = || {
                 gate = self.gate.load(Ordering::Relaxed);
                 gate & OPEN != 0 || self.over.load(Ordering::Acquire)
+            };
+            // Other work of the pool goes on while there is none here.
+            wait_until(&mut is_called, || match rayon::yield_now() {
+                Some(rayon::Yield::Executed) => {}
+                _ => std::thread::yield_now(),
             });
             if gate & OPEN == 0 {
                 return;
@@ -183,14 +188,14 @@ impl Shared {
     }
 }
 
-fn wait_until(mut done: impl FnMut() -> bool) {
+fn wait_until(mut done: impl FnMut() -> bool, mut otherwise: impl FnMut()) {
     let mut turns = 0;
     while !done() {
         if turns < PATIENCE {
             turns += 1;
             std::hint::spin_loop();
         } else {
-            std::thread::yield_now();
+            otherwise();
         }
     }
 }
@@ -235,6 +240,17 @@ mod tests {
             });
         });
         assert_eq!(total.into_inner(), 8 * 200 * 6);
+    }
+
+    #[test]
+    fn helpers_that_wait_do_other_work_of_the_pool() {
+        // Every thread of the pool but one is a helper; the caller waits for work that it has given to the pool.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let shared = Arc::new(Shared::default());
+        let helper = Arc::clone(&shared);
+        pool.spawn(move || helper.help());
+        assert_eq!(pool.install(|| 7), 7);
+        shared.over.store(true, Ordering::Release);
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! Multi-head self-attention with a relative-position bias.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut2, Axis, s};
-use rayon::prelude::*;
+use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis, s};
 
+use super::buffers::Buffers;
 use super::position_bias::PositionBias;
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
-use crate::kernels::{Precision, softmax};
+use crate::kernels::{Precision, Team, softmax};
 use crate::nn::{LayerNorm, Linear};
 
 /// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
@@ -31,6 +33,8 @@ pub(super) struct SelfAttention {
     norm: LayerNorm,
     heads: usize,
     isa: Isa,
+    /// Of the products with keys and values.
+    precision: Precision,
 }
 
 /// One head's queries, keys and values of one text, `[T, K]` each.
@@ -53,26 +57,40 @@ impl SelfAttention {
             norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
             heads: config.num_attention_heads,
             isa: w.isa(),
+            // Where bf16 is no faster, nothing is won by rounding.
+            precision: match w.rounds_to() {
+                Precision::Bf16 | Precision::Int8 if w.isa().multiplies_bf16() => Precision::Bf16,
+                _ => Precision::F32,
+            },
         })
     }
 
-    /// `x: [N, D]` → `[N, D]`
+    /// `buffers.hidden`, `[N, D]` → `buffers.attended`, `[N, D]`
     pub(super) fn forward(
         &self,
-        x: ArrayView2<f32>,
+        team: &Team,
+        buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
-    ) -> Array2<f32> {
-        let qkv = self.query_key_value.forward(x); // [N, 3 D]
-        let mut context = Array2::zeros(x.dim()); // [N, D]
-        let scratch = || Scratch::new(self.isa);
-        self.pieces(&mut context, batch).into_par_iter().for_each_init(
-            scratch,
-            |scratch, (tokens, head, out)| {
-                scratch.attend(self.head(&qkv, tokens, head), bias, out);
-            },
+    ) {
+        let (n, d) = (batch.ids().len(), self.output.outputs());
+        let Buffers { hidden, qkv, context, attended, .. } = buffers;
+        let (hidden, mut qkv) = (hidden.room(n, d), qkv.room(n, 3 * d));
+        self.query_key_value.forward_into(
+            team,
+            hidden.view(),
+            Activation::Identity,
+            qkv.view_mut(),
         );
-        self.norm.forward_sum(self.output.forward(context.view()), x)
+        let (qkv, mut context) = (qkv.view(), context.room(n, d));
+        team.for_each(self.pieces(&mut context, batch), |(tokens, head, out)| {
+            let mut scratch = Scratch::take(self.isa, self.precision);
+            scratch.attend(self.head(qkv, tokens, head), bias, out);
+            SCRATCH.set(Some(scratch));
+        });
+        let mut attended = attended.room(n, d);
+        self.output.forward_into(team, context.view(), Activation::Identity, attended.view_mut());
+        self.norm.add_and_normalise(team, attended, hidden.view());
     }
 
     /// The attention probabilities of each text, `[H, T, T]`.
@@ -83,11 +101,12 @@ impl SelfAttention {
         bias: &PositionBias,
     ) -> Vec<Array3<f32>> {
         let qkv = self.query_key_value.forward(x);
+        let qkv = qkv.view();
         let of_text = |tokens: Range<usize>| {
             let mut scores = Array3::zeros((self.heads, tokens.len(), tokens.len()));
             for (head, mut scores) in scores.axis_iter_mut(Axis(0)).enumerate() {
-                let head = self.head(&qkv, tokens.clone(), head);
-                let keys = PackedMatrix::new(self.isa, Precision::F32, head.k);
+                let head = self.head(qkv, tokens.clone(), head);
+                let keys = PackedMatrix::new(self.isa, self.precision, head.k);
                 probabilities(self.isa, head, &keys, 0, bias, &mut scores);
             }
             scores
@@ -98,7 +117,7 @@ impl SelfAttention {
     /// Cuts `context` into the pieces that are computed apart: the tokens of one text × the columns of one head.
     fn pieces<'a>(
         &self,
-        context: &'a mut Array2<f32>,
+        context: &'a mut ArrayViewMut2<f32>,
         batch: &Batch,
     ) -> Vec<(Range<usize>, usize, ArrayViewMut2<'a, f32>)> {
         let width = context.ncols() / self.heads;
@@ -116,12 +135,12 @@ impl SelfAttention {
         pieces
     }
 
-    fn head<'a>(&self, qkv: &'a Array2<f32>, tokens: Range<usize>, index: usize) -> Head<'a> {
+    fn head<'a>(&self, qkv: ArrayView2<'a, f32>, tokens: Range<usize>, index: usize) -> Head<'a> {
         let d = qkv.ncols() / 3;
         let width = d / self.heads;
         let part = |part: usize| {
             let start = part * d + index * width;
-            qkv.slice(s![tokens.clone(), start..start + width])
+            qkv.slice_move(s![tokens.clone(), start..start + width])
         };
         Head { index, q: part(0), k: part(1), v: part(2) }
     }
@@ -130,6 +149,7 @@ impl SelfAttention {
 /// What a thread needs to attend with, used again for each text and head.
 struct Scratch {
     isa: Isa,
+    precision: Precision,
     /// `[T, K]`
     keys: PackedMatrix,
     /// `[K, T]`
@@ -138,17 +158,24 @@ struct Scratch {
     scores: Vec<f32>,
 }
 
+thread_local! {
+    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+}
+
 impl Scratch {
-    fn new(isa: Isa) -> Self {
-        let empty = || PackedMatrix::empty(isa, Precision::F32);
-        Self { isa, keys: empty(), values: empty(), scores: Vec::new() }
+    /// The thread's own, if it was last used in the same way.
+    fn take(isa: Isa, precision: Precision) -> Self {
+        let empty = || PackedMatrix::empty(isa, precision);
+        SCRATCH.take().filter(|own| (own.isa, own.precision) == (isa, precision)).unwrap_or_else(
+            || Self { isa, precision, keys: empty(), values: empty(), scores: Vec::new() },
+        )
     }
 
     /// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the scores stay in cache.
     fn attend(&mut self, head: Head, bias: &PositionBias, mut out: ArrayViewMut2<f32>) {
         let t = head.q.nrows();
         self.keys.repack(head.k);
-        self.values.repack(head.v.t());
+        self.values.repack_transposed(head.v);
         self.scores.resize(QUERIES * t, 0.0);
         for first in (0..t).step_by(QUERIES) {
             let rows = QUERIES.min(t - first);

@@ -1,12 +1,12 @@
 //! Token and position embeddings.
 
-use ndarray::parallel::prelude::*;
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayViewMut2, Axis};
 
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::Team;
 use crate::nn::LayerNorm;
 
 /// The sum of a token's word and position embedding, normalised. There are no token types and no scale.
@@ -29,15 +29,23 @@ impl Embeddings {
         })
     }
 
-    /// → `[N, D]`
-    pub(super) fn forward(&self, batch: &Batch) -> Array2<f32> {
-        let mut x = Array2::zeros((batch.ids().len(), self.word.ncols()));
-        x.axis_iter_mut(Axis(0)).into_par_iter().zip(batch.ids()).zip(batch.positions()).for_each(
-            |((mut row, &id), &position)| {
-                row.assign(&self.word.row(id as usize));
-                row += &self.position.row(position as usize);
+    /// → `out: [N, D]`
+    pub(super) fn forward(&self, team: &Team, batch: &Batch, mut out: ArrayViewMut2<f32>) {
+        /// Tokens looked up by one task.
+        const TOKENS: usize = 64;
+        let tokens = batch.ids().chunks(TOKENS).zip(batch.positions().chunks(TOKENS));
+        let pieces = out.axis_chunks_iter_mut(Axis(0), TOKENS).zip(tokens).collect();
+        team.for_each(
+            pieces,
+            |(mut rows, (ids, positions)): (ArrayViewMut2<f32>, (&[u32], &[u32]))| {
+                for ((mut row, &id), &position) in
+                    rows.rows_mut().into_iter().zip(ids).zip(positions)
+                {
+                    row.assign(&self.word.row(id as usize));
+                    row += &self.position.row(position as usize);
+                    self.norm.normalise(row.as_slice_mut().expect("rows of `out` are contiguous"));
+                }
             },
         );
-        self.norm.forward(x)
     }
 }

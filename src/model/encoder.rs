@@ -2,12 +2,14 @@
 
 use ndarray::{Array2, Array3};
 
+use super::buffers::Buffers;
 use super::layer::EncoderLayer;
 use super::position_bias::PositionBias;
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::Team;
 
 /// `L` layers, one after another, all with the same position bias.
 #[derive(Debug)]
@@ -23,35 +25,24 @@ impl Encoder {
         Ok(Self { layers })
     }
 
-    /// `x: [N, D]` → `[N, D]`
+    /// Replaces the embeddings in `buffers.hidden`, `[N, D]`, by the hidden states after each layer in turn, and shows them to
+    /// `visit`.
     pub(super) fn forward(
         &self,
-        x: Array2<f32>,
+        team: &Team,
+        buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
-    ) -> Array2<f32> {
-        self.layers.iter().fold(x, |x, layer| layer.forward(x.view(), batch, bias))
-    }
-
-    /// `x` and the result of each layer, `L + 1` arrays `[N, D]`.
-    pub(super) fn hidden_states(
-        &self,
-        x: Array2<f32>,
-        batch: &Batch,
-        bias: &PositionBias,
-    ) -> Vec<Array2<f32>> {
-        let mut states = Vec::with_capacity(self.layers.len() + 1);
-        let last = self.layers.iter().fold(x, |x, layer| {
-            let next = layer.forward(x.view(), batch, bias);
-            states.push(x);
-            next
-        });
-        states.push(last);
-        states
+        mut visit: impl FnMut(&mut Buffers),
+    ) {
+        for layer in &self.layers {
+            layer.forward(team, buffers, batch, bias);
+            visit(buffers);
+        }
     }
 
     /// For each layer the attention probabilities of each text, `[H, T, T]`; `states` are those of
-    /// [`Encoder::hidden_states`].
+    /// [`Mpnet::hidden_states`](super::Mpnet::hidden_states).
     pub(super) fn attentions(
         &self,
         states: &[Array2<f32>],

@@ -1,13 +1,15 @@
 //! One layer of the encoder.
 
-use ndarray::{Array2, Array3, ArrayView2};
+use ndarray::{Array3, ArrayView2};
 
 use super::attention::SelfAttention;
+use super::buffers::Buffers;
 use super::position_bias::PositionBias;
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::Team;
 use crate::kernels::activation::Activation;
 use crate::nn::{LayerNorm, Linear};
 
@@ -34,16 +36,22 @@ impl EncoderLayer {
         })
     }
 
-    /// `x: [N, D]` → `[N, D]`
+    /// Replaces the layer's input in `buffers.hidden`, `[N, D]`, by its output.
     pub(super) fn forward(
         &self,
-        x: ArrayView2<f32>,
+        team: &Team,
+        buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
-    ) -> Array2<f32> {
-        let attended = self.attention.forward(x, batch, bias); // [N, D]
-        let wide = self.expand.forward_activated(attended.view(), self.activation); // [N, F]
-        self.norm.forward_sum(self.contract.forward(wide.view()), attended.view()) // [N, D]
+    ) {
+        let (n, d, f) = (batch.ids().len(), self.contract.outputs(), self.expand.outputs());
+        self.attention.forward(team, buffers, batch, bias);
+        let Buffers { hidden, attended, wide, .. } = buffers;
+        let (attended, mut wide) = (attended.room(n, d), wide.room(n, f));
+        self.expand.forward_into(team, attended.view(), self.activation, wide.view_mut());
+        let mut hidden = hidden.room(n, d);
+        self.contract.forward_into(team, wide.view(), Activation::Identity, hidden.view_mut());
+        self.norm.add_and_normalise(team, hidden, attended.view());
     }
 
     /// The attention probabilities of each text, `[H, T, T]`, for the layer's input `x: [N, D]`.

@@ -15,6 +15,7 @@
 //! <https://arxiv.org/abs/1910.10683>.
 
 mod attention;
+mod buffers;
 mod embeddings;
 mod encoder;
 pub mod heads;
@@ -28,7 +29,9 @@ use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::Team;
 
+pub(crate) use buffers::Buffers;
 use embeddings::Embeddings;
 use encoder::Encoder;
 use pooler::Pooler;
@@ -76,8 +79,22 @@ impl Mpnet {
     /// If `batch` was made for another [`Config`] and has ids or lengths that this one does not allow.
     #[must_use]
     pub fn forward(&self, batch: &Batch) -> Array2<f32> {
-        let embedded = self.embeddings.forward(batch);
-        self.encoder.forward(embedded, batch, &self.position_bias)
+        let mut buffers = Buffers::default();
+        self.forward_in(&Team::gather(), batch, &mut buffers);
+        buffers.hidden.into_inner()
+    }
+
+    /// As [`Mpnet::forward`], by the threads of `team` and in memory that is there: a view of it, `[N, D]`.
+    pub(crate) fn forward_in<'b>(
+        &self,
+        team: &Team,
+        batch: &Batch,
+        buffers: &'b mut Buffers,
+    ) -> ArrayView2<'b, f32> {
+        let (n, d) = (batch.ids().len(), self.config.hidden_size);
+        self.embeddings.forward(team, batch, buffers.hidden.room(n, d));
+        self.encoder.forward(team, buffers, batch, &self.position_bias, |_| {});
+        buffers.hidden.view(n)
     }
 
     /// The embeddings and the hidden states after each layer, `L + 1` arrays `[N, D]`.
@@ -87,8 +104,14 @@ impl Mpnet {
     /// As [`Mpnet::forward`].
     #[must_use]
     pub fn hidden_states(&self, batch: &Batch) -> Vec<Array2<f32>> {
-        let embedded = self.embeddings.forward(batch);
-        self.encoder.hidden_states(embedded, batch, &self.position_bias)
+        let (team, mut buffers) = (Team::gather(), Buffers::default());
+        let (n, d) = (batch.ids().len(), self.config.hidden_size);
+        self.embeddings.forward(&team, batch, buffers.hidden.room(n, d));
+        let mut states = vec![buffers.hidden.room(n, d).to_owned()];
+        self.encoder.forward(&team, &mut buffers, batch, &self.position_bias, |buffers| {
+            states.push(buffers.hidden.room(n, d).to_owned());
+        });
+        states
     }
 
     /// The attention probabilities, for each layer and each text an array `[H, T, T]`: head, query, key.

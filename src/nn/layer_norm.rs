@@ -1,12 +1,12 @@
 //! [`LayerNorm`]: each row to zero mean and unit variance, then a learned scale and shift.
 
 use ndarray::parallel::prelude::*;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::kernels::isa::Isa;
-use crate::kernels::layer_norm;
+use crate::kernels::{Team, layer_norm};
 
 /// Rows normalised by one task: some 50 µs of work at the width of the base model.
 const ROWS: usize = 64;
@@ -45,21 +45,24 @@ impl LayerNorm {
         x
     }
 
-    /// Normalises each row of the sum `x + residual`, `[N, D]` both.
-    pub(crate) fn forward_sum(&self, mut x: Array2<f32>, residual: ArrayView2<f32>) -> Array2<f32> {
-        x.axis_chunks_iter_mut(Axis(0), ROWS)
-            .into_par_iter()
-            .zip(residual.axis_chunks_iter(Axis(0), ROWS))
-            .for_each(|(mut rows, residuals)| {
-                for (mut row, residual) in rows.rows_mut().into_iter().zip(residuals.rows()) {
-                    row += &residual;
-                    self.normalise(row.as_slice_mut().expect(CONTIGUOUS));
-                }
-            });
-        x
+    /// Adds `residual` to `x`, `[N, D]` both, and normalises each row of the sum.
+    pub(crate) fn add_and_normalise(
+        &self,
+        team: &Team,
+        mut x: ArrayViewMut2<f32>,
+        residual: ArrayView2<f32>,
+    ) {
+        let rows = x.axis_chunks_iter_mut(Axis(0), ROWS);
+        let pieces = rows.into_iter().zip(residual.axis_chunks_iter(Axis(0), ROWS)).collect();
+        team.for_each(pieces, |(mut rows, residuals): (ArrayViewMut2<f32>, ArrayView2<f32>)| {
+            for (mut row, residual) in rows.rows_mut().into_iter().zip(residuals.rows()) {
+                row += &residual;
+                self.normalise(row.as_slice_mut().expect(CONTIGUOUS));
+            }
+        });
     }
 
-    fn normalise(&self, row: &mut [f32]) {
+    pub(crate) fn normalise(&self, row: &mut [f32]) {
         let gain = self.gain.as_slice().expect(CONTIGUOUS);
         layer_norm(self.isa, row, gain, self.bias.as_slice().expect(CONTIGUOUS), self.eps);
     }

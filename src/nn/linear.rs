@@ -1,6 +1,6 @@
 //! [`Linear`]: `y = x · Wᵀ + b`.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, concatenate};
 
 use crate::checkpoint::Weights;
 use crate::error::Result;
@@ -58,27 +58,37 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// Width of the result.
+    pub(crate) fn outputs(&self) -> usize {
+        self.weight.columns()
+    }
+
     /// `x: [N, in]` → `[N, out]`
     pub(crate) fn forward(&self, x: ArrayView2<f32>) -> Array2<f32> {
         self.forward_activated(x, Activation::Identity)
     }
 
-    /// `activation(x · Wᵀ + b)`; `x: [N, in]` → `[N, out]`. Bias and activation are applied while a piece of the product
-    /// is still in cache.
+    /// `activation(x · Wᵀ + b)`; `x: [N, in]` → `[N, out]`.
     pub(crate) fn forward_activated(
         &self,
         x: ArrayView2<f32>,
         activation: Activation,
     ) -> Array2<f32> {
         let mut out = Array2::zeros((x.nrows(), self.weight.columns()));
-        let bias = self.bias.as_slice().expect("read as one contiguous row");
-        par_matmul(
-            &Team::gather(),
-            x,
-            &self.weight,
-            out.view_mut(),
-            Epilogue::Bias(bias, activation),
-        );
+        self.forward_into(&Team::gather(), x, activation, out.view_mut());
         out
+    }
+
+    /// `out = activation(x · Wᵀ + b)`; `x: [N, in]`, `out: [N, out]`. Bias and activation are applied while a piece of the
+    /// product is still in cache.
+    pub(crate) fn forward_into(
+        &self,
+        team: &Team,
+        x: ArrayView2<f32>,
+        activation: Activation,
+        out: ArrayViewMut2<f32>,
+    ) {
+        let bias = self.bias.as_slice().expect("read as one contiguous row");
+        par_matmul(team, x, &self.weight, out, Epilogue::Bias(bias, activation));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, Axis, Slice};
 use rayon::prelude::*;
 
 use super::SentenceEncoder;
+use super::batches::Batches;
 use super::modules;
 use super::options::{EncodeOptions, EncodeReport, Overflow};
 use super::plan::Plan;
@@ -72,13 +74,18 @@ impl SentenceEncoder {
         let windows: Vec<&Window> = texts.iter().flat_map(|text| &text.windows).collect();
         let mut pooled = Array2::zeros((windows.len(), self.pooling.dim(self.hidden_size())));
         let mut meter = meter.part(texts);
-        for batch in Batch::by_length(&windows, self.model.config(), plan.tokens_per_batch)? {
+        let batches = Batches::new(&windows, self.model.config(), plan.tokens_per_batch)?;
+        let results = Mutex::new((&mut pooled, &mut meter));
+        batches.for_each(|team, batch, buffers| {
             options.cancellation.check()?;
-            let hidden = self.model.forward(&batch); // [N, D]
-            let rows = self.pooling.apply(hidden.view(), &batch, plan.skip); // [B, D]
-            batch.scatter(rows.view(), &mut pooled);
+            let hidden = self.model.forward_in(team, batch, buffers); // [N, D]
+            let rows = self.pooling.apply_by(team, hidden, batch, plan.skip); // [B, D]
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            let (pooled, meter) = &mut *results;
+            batch.scatter(rows.view(), pooled);
             meter.batch(batch.texts(), batch.ids().len());
-        }
+            Ok(())
+        })?;
         let pooled = if windows.len() == texts.len() {
             pooled
         } else {

@@ -1,5 +1,6 @@
 //! [`SentenceEncoder`]: texts in, embeddings out. Everything above the model in one place.
 
+mod batches;
 mod builder;
 mod chunks;
 mod dense;

@@ -1,14 +1,15 @@
 //! Token embeddings: the hidden states of each text, with the place in the text that each token stands for.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, s};
 
 use super::SentenceEncoder;
+use super::batches::Batches;
 use super::options::{EncodeOptions, Overflow, TextReport};
 use super::plan::Plan;
 use super::progress::Meter;
-use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::tokenizer::{Window, Windows};
 
@@ -137,16 +138,21 @@ impl SentenceEncoder {
         }
         let windows: Vec<&Window> = texts.iter().flat_map(|text| &text.windows).collect();
         let mut meter = meter.part(texts);
-        for batch in Batch::by_length(&windows, self.model.config(), plan.tokens_per_batch)? {
+        let batches = Batches::new(&windows, self.model.config(), plan.tokens_per_batch)?;
+        let results = Mutex::new((&mut out, &mut meter));
+        batches.for_each(|team, batch, buffers| {
             options.cancellation.check()?;
-            let hidden = self.model.forward(&batch); // [N, D]
+            let hidden = self.model.forward_in(team, batch, buffers); // [N, D]
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            let (out, meter) = &mut *results;
             for (range, &window) in batch.ranges().zip(batch.texts()) {
                 let (text, kept, to) = places[window].clone();
                 let rows = hidden.slice(s![range, ..]);
                 out[text].embeddings.slice_mut(s![to, ..]).assign(&rows.slice(s![kept, ..]));
             }
             meter.batch(batch.texts(), batch.ids().len());
-        }
+            Ok(())
+        })?;
         Ok(out)
     }
 }

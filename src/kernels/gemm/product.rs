@@ -102,6 +102,17 @@ impl Isa {
         false
     }
 
+    /// Whether products of bf16 are faster than those of `f32`.
+    pub(crate) fn multiplies_bf16(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.has_bf16(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => true,
+            _ => false,
+        }
+    }
+
     /// How many rows to pack at most at once, to multiply them with `b`, and of what they should be a multiple; `None` where
     /// any number will do.
     pub(super) fn height(self, b: &PackedMatrix) -> Option<(usize, usize)> {
