@@ -607,9 +607,17 @@ fn files_in_memory_and_other_precisions() {
         let head = MaskedLM::from_pretrained_with(files(), &options).unwrap();
         let got = head.fill_mask(text, 3).unwrap();
         assert_ne!(got[0].score, want[0].score, "{precision} rounds");
-        // Random weights put several tokens within a hair of each other.
-        let best = got.iter().find(|fill| fill.token == want[0].token).expect("among the best");
-        assert!((best.score - want[0].score).abs() < 0.05 * want[0].score, "{precision}");
+        // The head reads what the encoder makes in this precision, which the goldens of precisions hold; with random weights
+        // the best tokens are within a hair of each other, so that int8 may order them otherwise.
+        let logits = |head: &MaskedLM| {
+            let tokens = head.tokenizer().encode(&[text], 512).unwrap();
+            let batch = Batch::new(&[tokens[0].ids.clone()], head.model().config()).unwrap();
+            head.forward(&batch).unwrap()
+        };
+        let (rounded, exact) = (logits(&head), logits(&masked_lm()));
+        let dot = (&rounded * &exact).sum();
+        let cosine = dot / ((&rounded * &rounded).sum() * (&exact * &exact).sum()).sqrt();
+        assert!(cosine > 0.99, "{precision}: {cosine}");
     }
 }
 

@@ -19,9 +19,15 @@ use {
 #[cfg(target_arch = "x86_64")]
 const BLOCK: usize = 128 << 10;
 
-/// Rows that one task works on at most, so that the partial results of a panel stay in cache too: 64 KiB for AVX-512.
+/// Rows that one task works on at most, so that the partial results of a group of panels stay in cache too: 128 KiB for
+/// AVX-512.
 #[cfg(target_arch = "x86_64")]
-const TALLEST: usize = 512;
+const TALLEST: usize = 256;
+
+/// Panels between two visits to the result: a row of it is then written 512 bytes at a time, and not 128 in each of as many
+/// pages as there are rows.
+#[cfg(target_arch = "x86_64")]
+const GROUP: usize = 4;
 
 /// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
 #[cfg(target_arch = "x86_64")]
@@ -245,7 +251,6 @@ impl Factors<'_> {
             }
             None => row.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum),
         }
-        self.epilogue.apply(simd, row, column);
     }
 }
 
@@ -306,6 +311,7 @@ impl Halves<Scalar> for Factors<'_> {
                 let row = row.into_slice().expect(CONTIGUOUS);
                 let sums = sums.iter().map(|&sum| f32::from_bits(sum));
                 self.finish(simd, rows.ranges.get(i).copied(), sums, row, column + start);
+                self.epilogue.apply(simd, row, column + start);
             }
         }
     }
@@ -350,36 +356,44 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
         let height = m.next_multiple_of(S::ROW_STEP);
         let (a, _) = rows.words.as_chunks::<DEPTH>();
         let Partial { expanded, sums } = partial;
-        sums.resize(height * columns, 0);
+        let group = columns * GROUP;
+        sums.resize(height * group, 0);
         if panel == 0 {
             sums.fill(0);
         }
         let _state = simd.state();
-        for column in (0..n).step_by(columns) {
-            let start = (first_column + column) / columns * panel;
-            let panel = self.b.values[start..start + panel].chunks(depth);
-            for (chunk, mut b) in panel.enumerate() {
-                if !native {
-                    expanded.resize(b.len() * per, 0);
-                    expand(format, b, columns, expanded);
-                    b = expanded;
+        for column in (0..n).step_by(group) {
+            let there = group.min(n - column);
+            let panels = there.div_ceil(columns);
+            for (p, sums) in sums.chunks_exact_mut(height * columns).enumerate().take(panels) {
+                let start = ((first_column + column) / columns + p) * panel;
+                let panel = self.b.values[start..start + panel].chunks(depth);
+                for (chunk, mut b) in panel.enumerate() {
+                    if !native {
+                        expanded.resize(b.len() * per, 0);
+                        expand(format, b, columns, expanded);
+                        b = expanded;
+                    }
+                    let a = &a[chunk * height..(chunk + 1) * height];
+                    simd.multiply(tile, a, b, sums, chunk > 0);
                 }
-                let a = &a[chunk * height..(chunk + 1) * height];
-                simd.multiply(tile, a, b, sums, chunk > 0);
             }
-            let there = columns.min(n - column);
             let mut out = out.slice_mut(s![.., column..column + there]);
-            let (sums, column) = (sums.chunks_exact(columns), first_column + column);
-            for (i, (row, sums)) in out.rows_mut().into_iter().zip(sums).enumerate() {
+            for (i, row) in out.rows_mut().into_iter().enumerate() {
                 let row = row.into_slice().expect(CONTIGUOUS);
                 let range = rows.ranges.get(i).copied();
-                if tile == Format::Int8 {
-                    let sums = sums.iter().map(|&sum| sum as i32 as f32);
-                    self.finish(simd, range, sums, row, column);
-                } else {
-                    let sums = sums.iter().map(|&sum| f32::from_bits(sum));
-                    self.finish(simd, range, sums, row, column);
+                for (p, piece) in row.chunks_mut(columns).enumerate() {
+                    let sums = &sums[(p * height + i) * columns..][..columns];
+                    let column = first_column + column + p * columns;
+                    if tile == Format::Int8 {
+                        let sums = sums.iter().map(|&sum| sum as i32 as f32);
+                        self.finish(simd, range, sums, piece, column);
+                    } else {
+                        let sums = sums.iter().map(|&sum| f32::from_bits(sum));
+                        self.finish(simd, range, sums, piece, column);
+                    }
                 }
+                self.epilogue.apply(simd, row, first_column + column);
             }
         }
     }
