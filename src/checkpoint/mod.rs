@@ -348,6 +348,15 @@ impl<'c> Weights<'c> {
         PackedMatrix::new(self.isa, self.precision, weight)
     }
 
+    /// As [`Weights::pack`], for factors whose columns are as large as `magnitudes` `[K]` say.
+    pub(crate) fn pack_balanced(
+        &self,
+        weight: ArrayView2<f32>,
+        magnitudes: &[f32],
+    ) -> PackedMatrix {
+        PackedMatrix::balanced(self.isa, self.precision, weight, magnitudes)
+    }
+
     /// Whether there is a tensor `name` here.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -47,12 +47,13 @@ struct Head<'a> {
 }
 
 impl SelfAttention {
-    pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
+    /// `input` is what makes the layer's input.
+    pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
         let d = config.hidden_size;
         let attn = w.at("attn");
         let (q, k, v) = (attn.at("q"), attn.at("k"), attn.at("v"));
         Ok(Self {
-            query_key_value: Linear::load_stacked(&[&q, &k, &v], d, d)?,
+            query_key_value: Linear::load_after(input, &[&q, &k, &v], d, d)?,
             output: Linear::load(&attn.at("o"), d, d)?,
             norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
             heads: config.num_attention_heads,
@@ -63,6 +64,11 @@ impl SelfAttention {
                 _ => Precision::F32,
             },
         })
+    }
+
+    /// What makes its result.
+    pub(super) fn norm(&self) -> &LayerNorm {
+        &self.norm
     }
 
     /// `buffers.hidden`, `[N, D]` → `buffers.attended`, `[N, D]`

@@ -29,6 +29,11 @@ impl Embeddings {
         })
     }
 
+    /// What makes its result.
+    pub(super) fn norm(&self) -> &LayerNorm {
+        &self.norm
+    }
+
     /// → `out: [N, D]`
     pub(super) fn forward(&self, team: &Team, batch: &Batch, mut out: ArrayViewMut2<f32>) {
         /// Tokens looked up by one task.

@@ -10,6 +10,7 @@ use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
+use crate::nn::LayerNorm;
 
 /// `L` layers, one after another, all with the same position bias.
 #[derive(Debug)]
@@ -18,10 +19,14 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
-        let layers = (0..config.num_hidden_layers)
-            .map(|n| EncoderLayer::load(&w.at(&format!("layer.{n}")), config))
-            .collect::<Result<_>>()?;
+    /// `input` is what makes the first layer's input.
+    pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
+        let mut layers: Vec<EncoderLayer> = Vec::with_capacity(config.num_hidden_layers);
+        for n in 0..config.num_hidden_layers {
+            let input = layers.last().map_or(input, EncoderLayer::norm);
+            let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), config, input)?;
+            layers.push(layer);
+        }
         Ok(Self { layers })
     }
 

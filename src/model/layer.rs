@@ -25,15 +25,23 @@ pub(super) struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
+    /// `input` is what makes the layer's input.
+    pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
         let (d, f) = (config.hidden_size, config.intermediate_size);
+        let attention = SelfAttention::load(&w.at("attention"), config, input)?;
+        let expand = w.at("intermediate.dense");
         Ok(Self {
-            attention: SelfAttention::load(&w.at("attention"), config)?,
-            expand: Linear::load(&w.at("intermediate.dense"), d, f)?,
+            expand: Linear::load_after(attention.norm(), &[&expand], d, f)?,
+            attention,
             activation: config.hidden_act,
             contract: Linear::load(&w.at("output.dense"), f, d)?,
             norm: LayerNorm::load(&w.at("output.LayerNorm"), d, config.layer_norm_eps)?,
         })
+    }
+
+    /// What makes its output.
+    pub(super) fn norm(&self) -> &LayerNorm {
+        &self.norm
     }
 
     /// Replaces the layer's input in `buffers.hidden`, `[N, D]`, by its output.

@@ -57,10 +57,11 @@ impl Mpnet {
     /// [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::TensorShape`](crate::Error::TensorShape) or
     /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name.
     pub fn load(w: &Weights, config: &Config) -> Result<Self> {
+        let embeddings = Embeddings::load(&w.at("embeddings"), config)?;
         Ok(Self {
-            embeddings: Embeddings::load(&w.at("embeddings"), config)?,
             position_bias: PositionBias::load(&w.at("encoder.relative_attention_bias"), config)?,
-            encoder: Encoder::load(&w.at("encoder"), config)?,
+            encoder: Encoder::load(&w.at("encoder"), config, embeddings.norm())?,
+            embeddings,
             pooler: Pooler::load(&w.at("pooler"), config)?,
             config: config.clone(),
         })

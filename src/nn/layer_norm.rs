@@ -35,6 +35,11 @@ impl LayerNorm {
         Ok(Self { gain: w.vector(gain, d)?, bias: w.vector(bias, d)?, eps, isa: w.isa() })
     }
 
+    /// How large the columns of its result are, `[D]`: three standard deviations from 0, the mean counted.
+    pub(crate) fn magnitudes(&self) -> Vec<f32> {
+        self.gain.iter().zip(&self.bias).map(|(gain, bias)| 3.0 * gain.abs() + bias.abs()).collect()
+    }
+
     /// Normalises each row of `x: [N, D]`.
     pub(crate) fn forward(&self, mut x: Array2<f32>) -> Array2<f32> {
         x.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().for_each(|mut rows| {

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::kernels::Team;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
+use crate::nn::LayerNorm;
 
 /// A linear layer, `in` → `out`.
 #[derive(Debug, Clone)]
@@ -20,7 +21,8 @@ pub(crate) struct Linear {
 impl Linear {
     /// Reads `weight` `[output, input]` and `bias` `[output]`.
     pub(crate) fn load(w: &Weights, input: usize, output: usize) -> Result<Self> {
-        Self::load_stacked(&[w], input, output)
+        let weight = w.borrow("weight", output, input)?;
+        Ok(Self { weight: w.pack(weight.view()), bias: w.vector("bias", output)? })
     }
 
     /// A layer of a `weight` `[out, in]` and a `bias` `[out]` that do not stand side by side, packed as `w` asks for.
@@ -35,12 +37,17 @@ impl Linear {
     }
 
     /// One layer whose output is the outputs of several, `[output]` each, one after another: one product instead of
-    /// several.
+    /// several. Its input is what `norm` makes.
     ///
     /// # Panics
     ///
     /// If `layers` is empty.
-    pub(crate) fn load_stacked(layers: &[&Weights], input: usize, output: usize) -> Result<Self> {
+    pub(crate) fn load_after(
+        norm: &LayerNorm,
+        layers: &[&Weights],
+        input: usize,
+        output: usize,
+    ) -> Result<Self> {
         let parts = layers
             .iter()
             .map(|w| Ok((w.borrow("weight", output, input)?, w.vector("bias", output)?)))
@@ -48,11 +55,11 @@ impl Linear {
         let biases: Vec<_> = parts.iter().map(|(_, bias)| bias.view()).collect();
         let bias = concatenate(Axis(0), &biases).expect("vectors always fit");
         let weight = match &parts[..] {
-            [(weight, _)] => layers[0].pack(weight.view()),
+            [(weight, _)] => layers[0].pack_balanced(weight.view(), &norm.magnitudes()),
             _ => {
                 let weights: Vec<_> = parts.iter().map(|(weight, _)| weight.view()).collect();
                 let weight = concatenate(Axis(0), &weights).expect("all have `input` columns");
-                layers[0].pack(weight.view())
+                layers[0].pack_balanced(weight.view(), &norm.magnitudes())
             }
         };
         Ok(Self { weight, bias })

@@ -1,6 +1,6 @@
 //! [`PackedMatrix`]: the right-hand side of a product, in the order in which a tile reads it.
 
-use ndarray::{ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array1, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +25,8 @@ pub struct PackedMatrix {
     /// `[N]` each.
     pub(super) scales: Vec<f32>,
     pub(super) sums: Vec<f32>,
+    /// What `A`'s columns are multiplied by before they are quantised, `[K]`; empty for nothing.
+    pub(super) balance: Vec<f32>,
 }
 
 /// Columns of the widest panel.
@@ -41,12 +43,38 @@ impl PackedMatrix {
         packed
     }
 
+    /// As [`PackedMatrix::new`], for an `A` whose columns are of very different size, `magnitudes` `[K]`: before integers are
+    /// made of them, columns of `A` are divided by what those of `b` are multiplied by, so that large values move from the
+    /// one, where they cost all others their precision, to the other.
+    ///
+    /// Source: Xiao et al. 2023 (SmoothQuant), eq. 4 with α = ½, <https://arxiv.org/abs/2211.10438>; but the magnitudes need no
+    /// calibration where the columns come from a LayerNorm, whose gain and bias tell them.
+    #[must_use]
+    pub fn balanced(
+        isa: Isa,
+        precision: Precision,
+        b: ArrayView2<f32>,
+        magnitudes: &[f32],
+    ) -> Self {
+        if precision != Precision::Int8 {
+            return Self::new(isa, precision, b);
+        }
+        /// Keeps a column of zeros from a division by zero.
+        const LEAST: f32 = 1e-5;
+        let largest = b.fold_axis(Axis(0), 0.0_f32, |max, x| max.max(x.abs()));
+        let factor = |(&of_a, &of_b): (&f32, &f32)| (of_a.max(LEAST) / of_b.max(LEAST)).sqrt();
+        let factors: Array1<f32> = magnitudes.iter().zip(&largest).map(factor).collect();
+        let mut packed = Self::new(isa, precision, (&b * &factors).view());
+        packed.balance = factors.iter().map(|factor| 1.0 / factor).collect();
+        packed
+    }
+
     /// An empty matrix for `isa`, to be packed into again and again.
     #[must_use]
     pub fn empty(isa: Isa, precision: Precision) -> Self {
         let format = Format::of(isa, precision);
         let (values, scales, sums) = (Vec::new(), Vec::new(), Vec::new());
-        Self { isa, format, n: 0, k: 0, values, scales, sums }
+        Self { isa, format, n: 0, k: 0, values, scales, sums, balance: Vec::new() }
     }
 
     /// Packs `b` `[N, K]` on this thread, into the memory that is there.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::Epilogue;
 use super::packed::PackedMatrix;
@@ -219,6 +219,32 @@ trait Halves<S> {
 }
 
 impl Factors<'_> {
+    /// Row `i` of `A`, balanced: its own values, or `copy` filled with them.
+    #[inline(always)]
+    fn row<'c>(&'c self, i: usize, copy: &'c mut Vec<f32>) -> &'c [f32] {
+        let (row, balance) = (self.a.row(i), &self.b.balance);
+        if balance.is_empty() {
+            return match row.to_slice() {
+                Some(row) => row,
+                None => {
+                    copy.clear();
+                    copy.extend(row);
+                    copy
+                }
+            };
+        }
+        copy.resize(row.len(), 0.0);
+        match row.to_slice() {
+            Some(row) => {
+                copy.iter_mut().zip(row).zip(balance).for_each(|((y, x), factor)| *y = x * factor);
+            }
+            None => {
+                copy.iter_mut().zip(row).zip(balance).for_each(|((y, x), factor)| *y = x * factor)
+            }
+        }
+        copy
+    }
+
     /// How a row is to be scaled, and its range if it is quantised.
     #[inline(always)]
     fn scaling(self, row: &[f32]) -> (Scaling, Option<Range>) {
@@ -262,7 +288,7 @@ impl Halves<Scalar> for Factors<'_> {
         ranges.clear();
         let mut copy = Vec::new();
         for (i, words) in words.chunks_exact_mut(k.max(1)).enumerate() {
-            let row = contiguous(self.a.row(first + i), &mut copy);
+            let row = self.row(first + i, &mut copy);
             let (scaling, range) = self.scaling(row);
             encode_expanded(self.b.format, scaling, row, words);
             ranges.extend(range);
@@ -330,7 +356,7 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
         ranges.clear();
         let mut copy = Vec::new();
         for i in 0..count {
-            let row = contiguous(self.a.row(first + i), &mut copy);
+            let row = self.row(first + i, &mut copy);
             let (scaling, range) = self.scaling(row);
             ranges.extend(range);
             let mut values = row.chunks(DEPTH * per);
@@ -395,19 +421,6 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
                 }
                 self.epilogue.apply(simd, row, first_column + column);
             }
-        }
-    }
-}
-
-/// The values of `row` one after another: its own, or `copy` filled with them.
-#[inline(always)]
-fn contiguous<'a>(row: ArrayView1<'a, f32>, copy: &'a mut Vec<f32>) -> &'a [f32] {
-    match row.to_slice() {
-        Some(row) => row,
-        None => {
-            copy.clear();
-            copy.extend(row);
-            copy
         }
     }
 }

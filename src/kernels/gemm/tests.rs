@@ -133,6 +133,29 @@ fn the_scale_strided_views_and_memory_used_again() {
     }
 }
 
+/// One column of `A` a hundred times as large as the others, one of none.
+#[test]
+fn balanced_columns_lose_less_to_integers() {
+    let size = |j: usize| [1.0, 100.0, 1.0, 0.0][j % 4];
+    let a = Array2::from_shape_fn((7, 64), |(i, j)| ((i * 31 + j * 7) as f32).sin() * size(j));
+    let b = matrix(9, 64, 2);
+    let magnitudes: Vec<f32> = (0..64).map(size).collect();
+    let want = exact(&a, &b);
+    for &isa in Isa::available() {
+        let distance = |b: PackedMatrix| {
+            let mut got = Array2::zeros((7, 9));
+            matmul(1.0, a.slice(s![.., ..;1]), &b, &mut got.view_mut());
+            (got.mapv(f64::from) - &want).mapv(|x| x * x).sum().sqrt()
+        };
+        let plain = distance(PackedMatrix::new(isa, Precision::Int8, b.view()));
+        let balanced =
+            distance(PackedMatrix::balanced(isa, Precision::Int8, b.view(), &magnitudes));
+        assert!(balanced < 0.6 * plain, "{isa}: {balanced}, without {plain}");
+        let f32 = distance(PackedMatrix::balanced(isa, Precision::F32, b.view(), &magnitudes));
+        assert!(f32 < 0.05 * balanced, "{isa}: {f32}");
+    }
+}
+
 /// Deeper than 8-bit terms can be added up in 32 bits without overflow.
 #[test]
 fn a_product_too_deep_for_integers() {
