@@ -225,8 +225,13 @@ fn cosines_to_float64_in_reduced_precision() {
             row.iter().zip(&case.embedding).map(|(&got, want)| f64::from(got) * want).sum()
         };
         let cosines = embeddings.rows().into_iter().zip(&cases).map(cosine);
-        let lowest = cosines.fold(f64::INFINITY, f64::min);
-        println!("{precision} ({}): lowest cosine to float64: {lowest:.6}", encoder.isa());
+        let (lowest, text) =
+            cosines.zip(&texts).min_by(|a, b| a.0.total_cmp(&b.0)).expect("there are texts");
+        let text: String = text.chars().take(40).collect();
+        println!(
+            "{precision} ({}): lowest cosine to float64: {lowest:.6}, of {text:?}",
+            encoder.isa()
+        );
         assert!(lowest >= promise, "{precision}: {lowest}");
     }
 }

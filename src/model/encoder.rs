@@ -24,7 +24,7 @@ impl Encoder {
         let mut layers: Vec<EncoderLayer> = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
             let input = layers.last().map_or(input, EncoderLayer::norm);
-            let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), config, input)?;
+            let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), n, config, input)?;
             layers.push(layer);
         }
         Ok(Self { layers })

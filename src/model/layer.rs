@@ -9,8 +9,8 @@ use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
-use crate::kernels::Team;
 use crate::kernels::activation::Activation;
+use crate::kernels::{Precision, Team};
 use crate::nn::{LayerNorm, Linear};
 
 /// Self-attention, then a feed-forward network; each adds its input back and normalises the sum ("post-norm", as in
@@ -25,16 +25,29 @@ pub(super) struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    /// `input` is what makes the layer's input.
-    pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
+    /// Layer `n`; `input` is what makes its input.
+    pub(super) fn load(w: &Weights, n: usize, config: &Config, input: &LayerNorm) -> Result<Self> {
         let (d, f) = (config.hidden_size, config.intermediate_size);
-        let attention = SelfAttention::load(&w.at("attention"), config, input)?;
+        // Two products of the model lose more to 8 bits than all others together, both where special tokens are much of a text.
+        // They take a twentieth of the work and stay in bf16: with them in integers too, texts like an empty one or a `<mask>`
+        // among few words come down to a cosine of 0.985 to the reference, without them to 0.99.
+        let in_integers = w.rounds_to() == Precision::Int8;
+        let (mut attention, mut contract) = (w.at("attention"), w.at("output.dense"));
+        // The attention of the second layer, where special tokens find each other.
+        if in_integers && n == 1 {
+            attention = attention.precision(Precision::Bf16);
+        }
+        // The last layer but one, where a few neurons are hundreds of times as large as the others.
+        if in_integers && n + 2 == config.num_hidden_layers {
+            contract = contract.precision(Precision::Bf16);
+        }
+        let attention = SelfAttention::load(&attention, config, input)?;
         let expand = w.at("intermediate.dense");
         Ok(Self {
             expand: Linear::load_after(attention.norm(), &[&expand], d, f)?,
             attention,
             activation: config.hidden_act,
-            contract: Linear::load(&w.at("output.dense"), f, d)?,
+            contract: Linear::load(&contract, f, d)?,
             norm: LayerNorm::load(&w.at("output.LayerNorm"), d, config.layer_norm_eps)?,
         })
     }
