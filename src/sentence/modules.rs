@@ -33,7 +33,7 @@ const TRANSFORMER_SETTINGS: [&str; 7] = [
 #[derive(Debug)]
 pub(super) enum Module {
     Dense {
-        dense: Dense,
+        dense: Box<Dense>,
         /// Where its files are, ending in `/`.
         folder: String,
     },
@@ -134,7 +134,7 @@ impl Pipeline {
                 "Dense" => {
                     let dense = Dense::load(files, &folder, dim, isa)?;
                     dim = dense.output();
-                    modules.push(Module::Dense { dense, folder });
+                    modules.push(Module::Dense { dense: Box::new(dense), folder });
                 }
                 "LayerNorm" => {
                     let checkpoint = Checkpoint::from_files(files, &folder)?;
