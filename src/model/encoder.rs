@@ -21,7 +21,8 @@ pub(super) struct Encoder {
 impl Encoder {
     /// `input` is what makes the first layer's input.
     pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
-        let mut layers: Vec<EncoderLayer> = Vec::with_capacity(config.num_hidden_layers);
+        // Grows as layers are found: the number in the file may be anything.
+        let mut layers: Vec<EncoderLayer> = Vec::new();
         for n in 0..config.num_hidden_layers {
             let input = layers.last().map_or(input, EncoderLayer::norm);
             let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), n, config, input)?;
