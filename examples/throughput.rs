@@ -31,6 +31,8 @@ Measures the encoder; prints one JSON object a line.
   --threads N      how many threads (default: one a core)
   --texts FILE     the texts of the case `mixed512`, one a line (default: 512 texts of 8 to 384
                    tokens, put together from sentences that are built in)
+  --packed-cache FILE
+                   keep the packed weights in this file, and map it the next time: for the case `load`
   --case NAME      only this one of: query, short128, long384, batch32x128, mixed512, load, memory
   --print-texts    print the texts of the cases instead, as a JSON object
   --serve          read names of cases from standard input, and for each make one call and print
@@ -51,6 +53,7 @@ struct Options {
     threads: Option<usize>,
     texts: Option<PathBuf>,
     case: Option<String>,
+    packed_cache: Option<PathBuf>,
     /// Only load the model and embed one text: what the case `load` runs as a process of its own.
     first_embedding: bool,
     print_texts: bool,
@@ -74,6 +77,7 @@ fn read_flags() -> Result<Options> {
             "--isa" => options.isa = Some(flags.value()?),
             "--threads" => options.threads = Some(flags.value()?),
             "--texts" => options.texts = Some(flags.path()?),
+            "--packed-cache" => options.packed_cache = Some(flags.path()?),
             "--case" => options.case = Some(flags.value()?),
             "--first-embedding" => options.first_embedding = true,
             "--print-texts" => options.print_texts = true,
@@ -123,12 +127,14 @@ fn measure(options: &Options) -> Result<()> {
 }
 
 fn build(options: &Options, directory: &Path) -> Result<SentenceEncoder> {
-    let builder = SentenceEncoder::builder(directory).precision(options.precision);
-    Ok(match options.isa {
-        Some(isa) => builder.isa(isa),
-        None => builder,
+    let mut builder = SentenceEncoder::builder(directory).precision(options.precision);
+    if let Some(isa) = options.isa {
+        builder = builder.isa(isa);
     }
-    .build()?)
+    if let Some(file) = &options.packed_cache {
+        builder = builder.packed_cache(file);
+    }
+    Ok(builder.build()?)
 }
 
 fn cases(options: &Options, tokenizer: &Tokenizer) -> Result<Vec<(&'static str, Vec<String>)>> {
@@ -244,6 +250,9 @@ fn report_load(options: &Options, directory: &Path) -> Result<()> {
     command.args(["--precision", &options.precision.to_string()]);
     if let Some(isa) = options.isa {
         command.args(["--isa", isa.name()]);
+    }
+    if let Some(file) = &options.packed_cache {
+        command.arg("--packed-cache").arg(file);
     }
     if let Some(threads) = options.threads {
         command.args(["--threads", &threads.to_string()]);

@@ -3,7 +3,9 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::kernels::memory::{Arena, Words};
 
 /// Elements converted by one task: large enough to hide the cost of a task, small enough to share a
 /// tensor of 768 × 768 among several threads.
@@ -14,13 +16,28 @@ const CHUNK: usize = 1 << 16;
 /// The bytes need no alignment: each element is assembled from its own bytes, which compiles to an unaligned
 /// load. `F64` is rounded to nearest; the other types convert exactly.
 pub(super) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    Some(match dtype {
-        Dtype::F32 => convert(bytes, f32::from_le_bytes),
-        Dtype::F16 => convert(bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => convert(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => convert(bytes, |b| f64::from_le_bytes(b) as f32),
-        _ => return None,
-    })
+    let mut out = vec![0.0; elements(dtype, bytes)?];
+    convert(dtype, bytes, &mut out);
+    Some(out)
+}
+
+/// The same, as words of `arena`.
+pub(super) fn to_words(dtype: Dtype, bytes: &[u8], arena: &Arena) -> Option<Words> {
+    let fill = |words: &mut [u32]| {
+        let floats = <[f32]>::mut_from_bytes(words.as_mut_bytes());
+        convert(dtype, bytes, floats.expect("of the same size and alignment"));
+    };
+    Some(arena.words(elements(dtype, bytes)?, fill))
+}
+
+/// How many elements of type `dtype` there are; `None` if it is not a type for weights.
+fn elements(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
+    match dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => {
+            Some(bytes.len() / (dtype.bitsize() / 8))
+        }
+        _ => None,
+    }
 }
 
 /// The same without a copy, if the bytes are aligned `f32`s already.
@@ -29,19 +46,28 @@ pub(super) fn as_f32(dtype: Dtype, bytes: &[u8]) -> Option<&[f32]> {
     if same { <[f32]>::ref_from_bytes(bytes).ok() } else { None }
 }
 
-fn convert<const SIZE: usize>(
+/// `out` has as many elements as there are.
+fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        Dtype::F16 => convert_by(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => convert_by(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => convert_by(bytes, out, |b| f64::from_le_bytes(b) as f32),
+        _ => convert_by(bytes, out, f32::from_le_bytes),
+    }
+}
+
+fn convert_by<const SIZE: usize>(
     bytes: &[u8],
+    out: &mut [f32],
     element: impl Fn([u8; SIZE]) -> f32 + Sync,
-) -> Vec<f32> {
+) {
     let (elements, rest) = bytes.as_chunks::<SIZE>();
     debug_assert!(rest.is_empty(), "the header's check of sizes leaves whole elements");
-    let mut out = vec![0.0; elements.len()];
     out.par_chunks_mut(CHUNK).zip(elements.par_chunks(CHUNK)).for_each(|(out, elements)| {
         for (out, &bytes) in out.iter_mut().zip(elements) {
             *out = element(bytes);
         }
     });
-    out
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! configuration fails here, by tensor name.
 
 mod convert;
+mod packed;
 mod save;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,11 +18,13 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::files::{Bytes, ModelFiles};
+use crate::files::{self, Bytes, ModelFiles};
 use crate::kernels::Precision;
 use crate::kernels::gemm::PackedMatrix;
 use crate::kernels::isa::Isa;
+use crate::kernels::memory::{Arena, Words};
 
+use packed::PackedFile;
 pub use save::WeightDtype;
 
 const WEIGHTS: &str = "model.safetensors";
@@ -50,6 +53,10 @@ pub struct Checkpoint<'a> {
     label: String,
     shards: Vec<Shard<'a>>,
     tensors: HashMap<String, Tensor>,
+    /// Where weights go that stay with the model.
+    arena: Arena,
+    /// Where they come from, or are to go for the next time.
+    packed: Option<PackedFile>,
 }
 
 #[derive(Debug)]
@@ -130,6 +137,8 @@ impl<'a> Checkpoint<'a> {
             label: shard.file.clone(),
             tensors: tensors.into_iter().map(|name| (name, Tensor::in_shard(0))).collect(),
             shards: vec![shard],
+            arena: Arena::default(),
+            packed: None,
         })
     }
 
@@ -171,7 +180,7 @@ impl<'a> Checkpoint<'a> {
             }
             tensors.insert(tensor.clone(), Tensor::in_shard(number));
         }
-        Ok(Self { label, shards, tensors })
+        Ok(Self { label, shards, tensors, arena: Arena::default(), packed: None })
     }
 
     /// The names of all tensors, sorted.
@@ -213,6 +222,33 @@ impl<'a> Checkpoint<'a> {
             }
             None => Err(self.missing(PROBE)),
         }
+    }
+
+    /// The same weights, packed ones from the file at `path` if it has them. After loading, [`save_packed`](Self::save_packed)
+    /// writes it if it had not.
+    pub(crate) fn with_packed_file(
+        mut self,
+        path: &Path,
+        isa: Isa,
+        precision: Precision,
+    ) -> Result<Self> {
+        let key = packed::Key::new(isa, precision, self.digest());
+        self.packed = Some(PackedFile::open(path, key, isa)?);
+        Ok(self)
+    }
+
+    /// Writes the file of packed weights, if there is to be one that was not there.
+    pub(crate) fn save_packed(&self) -> Result<()> {
+        self.packed.as_ref().map_or(Ok(()), PackedFile::save)
+    }
+
+    /// A fingerprint of all weight files.
+    fn digest(&self) -> String {
+        let of_shard = |shard: &Shard| {
+            let digest = files::digest(&shard.bytes, |range| shard.bytes.give_back(range));
+            format!("{digest:032x}")
+        };
+        self.shards.iter().map(of_shard).collect::<Vec<_>>().join("-")
     }
 
     /// Warns, once, of tensors that nobody asked for: a sign of a layer too many. Buffers and the heads that an
@@ -259,14 +295,28 @@ impl<'a> Checkpoint<'a> {
         Ok(Found { file: &shard.file, dtype: info.dtype, bytes: shard.data(info) })
     }
 
+    /// Tells that the tensor `name` has been made into what stays with the model.
+    fn give_back(&self, name: &str) {
+        let Some(tensor) = self.tensors.get(name) else { return };
+        let shard = &self.shards[tensor.shard];
+        if let Some(info) = shard.metadata.info(name) {
+            let (start, end) = info.data_offsets;
+            shard.bytes.give_back(shard.data_start + start..shard.data_start + end);
+        }
+    }
+
     /// The tensor `name` as `f32`, row-major, if its shape is `expected`.
     fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let Found { file, dtype, bytes } = self.find(name, expected)?;
-        convert::to_f32(dtype, bytes).ok_or_else(|| Error::TensorDtype {
-            name: name.to_owned(),
-            file: format!("`{file}`"),
-            found: format!("{dtype:?}"),
-        })
+        convert::to_f32(dtype, bytes).ok_or_else(|| wrong_dtype(name, file, dtype))
+    }
+}
+
+fn wrong_dtype(name: &str, file: &str, found: Dtype) -> Error {
+    Error::TensorDtype {
+        name: name.to_owned(),
+        file: format!("`{file}`"),
+        found: format!("{found:?}"),
     }
 }
 
@@ -345,16 +395,76 @@ impl<'c> Weights<'c> {
 
     /// The right-hand side of a product, packed as this place asks for it. `weight`: `[N, K]`.
     pub(crate) fn pack(&self, weight: ArrayView2<f32>) -> PackedMatrix {
-        PackedMatrix::new(self.isa, self.precision, weight)
+        let arena = &self.checkpoint.arena;
+        PackedMatrix::weights(self.isa, self.precision, &[weight], None, arena)
     }
 
-    /// As [`Weights::pack`], for factors whose columns are as large as `magnitudes` `[K]` say.
-    pub(crate) fn pack_balanced(
-        &self,
-        weight: ArrayView2<f32>,
-        magnitudes: &[f32],
-    ) -> PackedMatrix {
-        PackedMatrix::balanced(self.isa, self.precision, weight, magnitudes)
+    /// The tensor `name`, `[rows, columns]`, as the right-hand side of a product.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::vector`].
+    pub(crate) fn packed(&self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix> {
+        Self::stacked(&[self], name, rows, columns, None)
+    }
+
+    /// The tensors `name` of several places, `[rows, columns]` each, one below the other as the right-hand side of one
+    /// product. `magnitudes` `[columns]`: see [`PackedMatrix::weights`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::vector`].
+    ///
+    /// # Panics
+    ///
+    /// If there are no places.
+    pub(crate) fn stacked(
+        places: &[&Self],
+        name: &str,
+        rows: usize,
+        columns: usize,
+        magnitudes: Option<&[f32]>,
+    ) -> Result<PackedMatrix> {
+        let &Self { checkpoint, isa, precision, .. } = places[0];
+        for place in places {
+            checkpoint.find(&place.full(name), &[rows, columns])?;
+        }
+        let pack = || {
+            let parts: Result<Vec<_>> =
+                places.iter().map(|place| place.borrow(name, rows, columns)).collect();
+            let parts = parts?;
+            let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
+            let arena = &checkpoint.arena;
+            let packed = PackedMatrix::weights(isa, precision, &parts, magnitudes, arena);
+            places.iter().for_each(|place| checkpoint.give_back(&place.full(name)));
+            Ok(packed)
+        };
+        let shape = (rows * places.len(), columns);
+        match &checkpoint.packed {
+            Some(file) => file.matrix(&places[0].full(name), shape, precision, pack),
+            None => pack(),
+        }
+    }
+
+    /// The tensor `name`, `[rows, columns]`, row by row: a table that rows are looked up in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::vector`].
+    pub(crate) fn table(&self, name: &str, rows: usize, columns: usize) -> Result<Words> {
+        let full = self.full(name);
+        let found = self.checkpoint.find(&full, &[rows, columns])?;
+        let read = || {
+            let Found { file, dtype, bytes } = found;
+            let words = convert::to_words(dtype, bytes, &self.checkpoint.arena)
+                .ok_or_else(|| wrong_dtype(&full, file, dtype))?;
+            self.checkpoint.give_back(&full);
+            Ok(words)
+        };
+        match &self.checkpoint.packed {
+            Some(file) => file.plain(&full, (rows, columns), read),
+            None => read(),
+        }
     }
 
     /// Whether there is a tensor `name` here.

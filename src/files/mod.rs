@@ -1,13 +1,16 @@
 //! [`ModelFiles`]: where a model's files come from, a directory or memory. Everything that loads reads through
 //! it, so what can be loaded from one can be loaded from the other.
 
+mod digest;
 mod mmap;
+mod replace;
 mod staging;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -15,6 +18,9 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
+pub(crate) use digest::digest;
+pub(crate) use mmap::{map, map_file};
+pub(crate) use replace::replace;
 pub(crate) use staging::Staging;
 
 /// The largest configuration or tokenizer file that is read; weights are mapped and have no such limit.
@@ -56,6 +62,15 @@ impl std::ops::Deref for Bytes<'_> {
         match self {
             Self::Mapped(map) => map,
             Self::Borrowed(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes<'_> {
+    /// Tells that nobody will read the bytes of `range` soon.
+    pub(crate) fn give_back(&self, range: Range<usize>) {
+        if let Self::Mapped(map) = self {
+            mmap::give_back(map, range);
         }
     }
 }

@@ -16,6 +16,7 @@ mod hamming;
 mod integer_dots;
 pub mod isa;
 mod layer_norm;
+pub mod memory;
 mod norms;
 pub mod peak;
 mod precision;

@@ -1,21 +1,21 @@
 //! Token and position embeddings.
 
-use ndarray::{Array2, ArrayViewMut2, Axis};
+use ndarray::{ArrayViewMut2, Axis};
 
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
-use crate::nn::LayerNorm;
+use crate::nn::{Embedding, LayerNorm};
 
 /// The sum of a token's word and position embedding, normalised. There are no token types and no scale.
 #[derive(Debug)]
 pub(super) struct Embeddings {
     /// `[V, D]`
-    word: Array2<f32>,
+    word: Embedding,
     /// `[max_position_embeddings, D]`
-    position: Array2<f32>,
+    position: Embedding,
     norm: LayerNorm,
 }
 
@@ -23,8 +23,8 @@ impl Embeddings {
     pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
         let (v, p, d) = (config.vocab_size, config.max_position_embeddings, config.hidden_size);
         Ok(Self {
-            word: w.at("word_embeddings").matrix("weight", v, d)?,
-            position: w.at("position_embeddings").matrix("weight", p, d)?,
+            word: Embedding::load(&w.at("word_embeddings"), v, d)?,
+            position: Embedding::load(&w.at("position_embeddings"), p, d)?,
             norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
         })
     }
@@ -46,9 +46,13 @@ impl Embeddings {
                 for ((mut row, &id), &position) in
                     rows.rows_mut().into_iter().zip(ids).zip(positions)
                 {
-                    row.assign(&self.word.row(id as usize));
-                    row += &self.position.row(position as usize);
-                    self.norm.normalise(row.as_slice_mut().expect("rows of `out` are contiguous"));
+                    let row = row.as_slice_mut().expect("rows of `out` are contiguous");
+                    let word = self.word.row(id as usize);
+                    let position = self.position.row(position as usize);
+                    for ((x, word), position) in row.iter_mut().zip(word).zip(position) {
+                        *x = word + position;
+                    }
+                    self.norm.normalise(row);
                 }
             },
         );

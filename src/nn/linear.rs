@@ -21,8 +21,8 @@ pub(crate) struct Linear {
 impl Linear {
     /// Reads `weight` `[output, input]` and `bias` `[output]`.
     pub(crate) fn load(w: &Weights, input: usize, output: usize) -> Result<Self> {
-        let weight = w.borrow("weight", output, input)?;
-        Ok(Self { weight: w.pack(weight.view()), bias: w.vector("bias", output)? })
+        let weight = w.packed("weight", output, input)?;
+        Ok(Self { weight, bias: w.vector("bias", output)? })
     }
 
     /// A layer of a `weight` `[out, in]` and a `bias` `[out]` that do not stand side by side, packed as `w` asks for.
@@ -32,8 +32,8 @@ impl Linear {
 
     /// As [`Linear::load`], with a bias of zeros.
     pub(crate) fn load_without_bias(w: &Weights, input: usize, output: usize) -> Result<Self> {
-        let weight = w.borrow("weight", output, input)?;
-        Ok(Self { weight: w.pack(weight.view()), bias: Array1::zeros(output) })
+        let weight = w.packed("weight", output, input)?;
+        Ok(Self { weight, bias: Array1::zeros(output) })
     }
 
     /// One layer whose output is the outputs of several, `[output]` each, one after another: one product instead of
@@ -48,20 +48,11 @@ impl Linear {
         input: usize,
         output: usize,
     ) -> Result<Self> {
-        let parts = layers
-            .iter()
-            .map(|w| Ok((w.borrow("weight", output, input)?, w.vector("bias", output)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let biases: Vec<_> = parts.iter().map(|(_, bias)| bias.view()).collect();
+        let magnitudes = norm.magnitudes();
+        let weight = Weights::stacked(layers, "weight", output, input, Some(&magnitudes))?;
+        let biases = layers.iter().map(|w| w.vector("bias", output)).collect::<Result<Vec<_>>>()?;
+        let biases: Vec<_> = biases.iter().map(|bias| bias.view()).collect();
         let bias = concatenate(Axis(0), &biases).expect("vectors always fit");
-        let weight = match &parts[..] {
-            [(weight, _)] => layers[0].pack_balanced(weight.view(), &norm.magnitudes()),
-            _ => {
-                let weights: Vec<_> = parts.iter().map(|(weight, _)| weight.view()).collect();
-                let weight = concatenate(Axis(0), &weights).expect("all have `input` columns");
-                layers[0].pack_balanced(weight.view(), &norm.magnitudes())
-            }
-        };
         Ok(Self { weight, bias })
     }
 

@@ -1,5 +1,7 @@
 //! [`SentenceEncoderBuilder`]: a directory and options → [`SentenceEncoder`].
 
+use std::path::PathBuf;
+
 use super::SentenceEncoder;
 use super::modules::{Module, Pipeline, Settings, TransformerSettings};
 use crate::batch::TOKENS_PER_BATCH;
@@ -29,6 +31,7 @@ pub struct SentenceEncoderBuilder<'a> {
     default_prompt_name: Option<String>,
     similarity_fn: Option<Similarity>,
     truncate_dim: Option<usize>,
+    packed_cache: Option<PathBuf>,
 }
 
 impl<'a> SentenceEncoderBuilder<'a> {
@@ -45,6 +48,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             default_prompt_name: None,
             similarity_fn: None,
             truncate_dim: None,
+            packed_cache: None,
         }
     }
 
@@ -111,6 +115,29 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
+    /// A file to keep the packed weights in, by custom called `mpnet-packed.bin`: if it is there, it is mapped instead of packing
+    /// the weights again, and if it is not, it is written. It takes the place of reading the checkpoint into memory, so
+    /// that a start is faster and processes on one machine share the weights' memory.
+    ///
+    /// The file is for one checkpoint, instruction set, precision and version of this crate. Every load compares it with all bytes
+    /// of the weight files and checks all of its own; one that is for something else, or damaged, is replaced. It stays mapped for
+    /// as long as the encoder lives: nobody may change it in place meanwhile (to replace or delete it is fine).
+    ///
+    /// [`build`](Self::build) fails with [`Error::Io`] if the file cannot be read or, when it has to be, written.
+    ///
+    /// ```no_run
+    /// use mpnet::SentenceEncoder;
+    ///
+    /// let encoder = SentenceEncoder::builder("models/all-mpnet-base-v2")
+    ///     .packed_cache("/var/cache/search/mpnet-packed.bin")
+    ///     .build()?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    pub fn packed_cache(mut self, file: impl Into<PathBuf>) -> Self {
+        self.packed_cache = Some(file.into());
+        self
+    }
+
     /// Loads the model.
     ///
     /// # Errors
@@ -141,10 +168,14 @@ impl<'a> SentenceEncoderBuilder<'a> {
                 tokenizer.lowercase(transformer.do_lower_case)
             },
             || {
-                let checkpoint = Checkpoint::from_files(&self.files, folder)?;
+                let mut checkpoint = Checkpoint::from_files(&self.files, folder)?;
+                if let Some(file) = &self.packed_cache {
+                    checkpoint = checkpoint.with_packed_file(file, isa, self.precision)?;
+                }
                 let model =
                     Mpnet::load(&checkpoint.encoder()?.on(isa).precision(self.precision), config)?;
                 checkpoint.warn_of_unused();
+                checkpoint.save_packed()?;
                 Ok::<_, Error>(model)
             },
         );

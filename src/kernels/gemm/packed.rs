@@ -1,7 +1,10 @@
 //! [`PackedMatrix`]: the right-hand side of a product, in the order in which a tile reads it.
 
-use ndarray::{Array1, ArrayView2, Axis, CowArray, Ix2};
+use std::ops::Deref;
+
+use ndarray::{ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
+use zerocopy::{FromBytes, IntoBytes};
 
 #[cfg(target_arch = "x86_64")]
 use super::tile::transpose;
@@ -9,6 +12,7 @@ use super::words::{
     Format, PAIRS, Scaling, channel_scale, channel_scaling, encode, encode_pair_of_rows,
 };
 use crate::kernels::isa::Isa;
+use crate::kernels::memory::{Arena, Words};
 use crate::kernels::precision::Precision;
 use crate::kernels::simd::{Kernel, Simd};
 
@@ -20,7 +24,7 @@ pub struct PackedMatrix {
     pub(super) n: usize,
     pub(super) k: usize,
     /// Panels, each `[words][columns]`, the last one filled up with zeros. Of the scalar tier a panel is one column.
-    pub(super) values: Vec<u32>,
+    pub(super) values: Values,
     /// Of integers what is needed to have their product back, else empty: weights are `scale · q`, and a sum is `Σ q`.
     /// `[N]` each.
     pub(super) scales: Vec<f32>,
@@ -32,40 +36,74 @@ pub struct PackedMatrix {
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
 
+/// Where packed words are.
+#[derive(Debug, Clone)]
+pub(super) enum Values {
+    /// In memory that can be packed into again.
+    Own(Vec<u32>),
+    /// Where they were made once and for all.
+    Kept(Words),
+}
+
+impl Deref for Values {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        match self {
+            Self::Own(words) => words,
+            Self::Kept(words) => words,
+        }
+    }
+}
+
 impl PackedMatrix {
     /// Packs `b` `[N, K]` for `isa`, in parallel if it is large.
     #[must_use]
     pub fn new(isa: Isa, precision: Precision, b: ArrayView2<f32>) -> Self {
         let mut packed = Self::empty(isa, precision);
         let b = rows_contiguous(b);
-        packed.resize(b.dim());
-        packed.panels(b.view()).into_par_iter().for_each(|panel| isa.run(panel));
+        let layout = packed.resize(b.dim());
+        let Values::Own(values) = &mut packed.values else { unreachable!("made empty") };
+        let panels = layout.panels(values, &mut packed.scales, &mut packed.sums);
+        let row = |j| row_of(&b, j);
+        panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, factors: &[] }));
         packed
     }
 
-    /// As [`PackedMatrix::new`], for an `A` whose columns are of very different size, `magnitudes` `[K]`: before integers are
+    /// Packs weights for the lifetime of a model, into `arena` and in parallel: of `parts` `[Nᵢ, K]` one below the other.
+    ///
+    /// `magnitudes` `[K]` are for an `A` whose columns are of very different size: before integers are
     /// made of them, columns of `A` are divided by what those of `b` are multiplied by, so that large values move from the
     /// one, where they cost all others their precision, to the other.
     ///
     /// Source: Xiao et al. 2023 (SmoothQuant), eq. 4 with α = ½, <https://arxiv.org/abs/2211.10438>; but the magnitudes need no
     /// calibration where the columns come from a LayerNorm, whose gain and bias tell them.
     #[must_use]
-    pub fn balanced(
+    pub fn weights(
         isa: Isa,
         precision: Precision,
-        b: ArrayView2<f32>,
-        magnitudes: &[f32],
+        parts: &[ArrayView2<f32>],
+        magnitudes: Option<&[f32]>,
+        arena: &Arena,
     ) -> Self {
-        if precision != Precision::Int8 {
-            return Self::new(isa, precision, b);
-        }
-        /// Keeps a column of zeros from a division by zero.
-        const LEAST: f32 = 1e-5;
-        let largest = b.fold_axis(Axis(0), 0.0_f32, |max, x| max.max(x.abs()));
-        let factor = |(&of_a, &of_b): (&f32, &f32)| (of_a.max(LEAST) / of_b.max(LEAST)).sqrt();
-        let factors: Array1<f32> = magnitudes.iter().zip(&largest).map(factor).collect();
-        let mut packed = Self::new(isa, precision, (&b * &factors).view());
+        let parts: Vec<_> = parts.iter().map(|part| rows_contiguous(part.view())).collect();
+        let rows: Vec<&[f32]> =
+            parts.iter().flat_map(|part| (0..part.nrows()).map(|j| row_of(part, j))).collect();
+        let mut packed = Self::empty(isa, precision);
+        let factors = match magnitudes {
+            Some(magnitudes) if precision == Precision::Int8 => factors(magnitudes, &rows),
+            _ => Vec::new(),
+        };
         packed.balance = factors.iter().map(|factor| 1.0 / factor).collect();
+        let k = parts.first().map_or(0, |part| part.ncols());
+        let layout = packed.reshape((rows.len(), k));
+        let (scales, sums) = (&mut packed.scales, &mut packed.sums);
+        let (row, factors) = (|j| rows[j], factors.as_slice());
+        let values = arena.words(layout.len, |values| {
+            let panels = layout.panels(values, scales, sums);
+            panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, factors }));
+        });
+        packed.values = Values::Kept(values);
         packed
     }
 
@@ -73,17 +111,18 @@ impl PackedMatrix {
     #[must_use]
     pub fn empty(isa: Isa, precision: Precision) -> Self {
         let format = Format::of(isa, precision);
-        let (values, scales, sums) = (Vec::new(), Vec::new(), Vec::new());
+        let (values, scales, sums) = (Values::Own(Vec::new()), Vec::new(), Vec::new());
         Self { isa, format, n: 0, k: 0, values, scales, sums, balance: Vec::new() }
     }
 
     /// Packs `b` `[N, K]` on this thread, into the memory that is there.
     pub fn repack(&mut self, b: ArrayView2<f32>) {
         let b = rows_contiguous(b);
-        self.resize(b.dim());
-        let isa = self.isa;
-        for panel in self.panels(b.view()) {
-            isa.run(panel);
+        let layout = self.resize(b.dim());
+        let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
+        let (isa, row) = (self.isa, |j| row_of(&b, j));
+        for panel in layout.panels(values, &mut self.scales, &mut self.sums) {
+            isa.run(PackPanel { panel, row, factors: &[] });
         }
     }
 
@@ -95,8 +134,8 @@ impl PackedMatrix {
         }
         let b = rows_contiguous(b);
         let (k, n) = b.dim();
-        self.resize((n, k));
-        let (format, columns, values) = (self.format, self.isa.columns(), &mut self.values);
+        let Layout { format, columns, .. } = self.resize((n, k));
+        let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
         self.isa.run(PackTransposed { format, columns, b: b.view(), values });
     }
 
@@ -106,39 +145,130 @@ impl PackedMatrix {
         self.n
     }
 
+    /// `[N, K]`
+    #[must_use]
+    pub fn shape(&self) -> (usize, usize) {
+        (self.n, self.k)
+    }
+
+    /// How many [`parts`](Self::parts) there are.
+    pub const PARTS: usize = 4;
+
+    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums and balance, empty
+    /// where there are none.
+    #[must_use]
+    pub fn parts(&self) -> [&[u32]; Self::PARTS] {
+        [&self.values, bits(&self.scales), bits(&self.sums), bits(&self.balance)]
+    }
+
+    /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a matrix.
+    #[must_use]
+    pub fn from_parts(
+        isa: Isa,
+        precision: Precision,
+        shape: (usize, usize),
+        [values, scales, sums, balance]: [Words; Self::PARTS],
+    ) -> Option<Self> {
+        let mut packed = Self::empty(isa, precision);
+        let per_channel = if packed.format == Format::Int8 { shape.0 } else { 0 };
+        let fits = scales.len() == per_channel
+            && sums.len() == per_channel
+            && (balance.is_empty() || balance.len() == shape.1);
+        if !fits || packed.reshape(shape).len != values.len() {
+            return None;
+        }
+        packed.scales.copy_from_slice(scales.as_floats());
+        packed.sums.copy_from_slice(sums.as_floats());
+        packed.balance = balance.as_floats().to_vec();
+        packed.values = Values::Kept(values);
+        Some(packed)
+    }
+
     /// Words along `K`.
     pub(super) fn words(&self) -> usize {
         self.format.words(self.k, self.isa.step())
     }
 
-    fn resize(&mut self, (n, k): (usize, usize)) {
+    /// Makes it a matrix `[n, k]`, with memory of its own.
+    fn resize(&mut self, shape: (usize, usize)) -> Layout {
+        let layout = self.reshape(shape);
+        match &mut self.values {
+            Values::Own(values) => values.resize(layout.len, 0),
+            kept => *kept = Values::Own(vec![0; layout.len]),
+        }
+        layout
+    }
+
+    /// Makes it a matrix `[n, k]`, all but the values.
+    fn reshape(&mut self, (n, k): (usize, usize)) -> Layout {
         (self.n, self.k) = (n, k);
-        let columns = self.isa.columns();
-        self.values.resize(n.div_ceil(columns) * columns * self.words(), 0);
         if self.format == Format::Int8 {
             self.scales.resize(n, 1.0);
             self.sums.resize(n, 0.0);
         }
+        let columns = self.isa.columns();
+        let panel = columns * self.words();
+        Layout { format: self.format, columns, n, panel, len: n.div_ceil(columns) * panel }
     }
+}
 
-    /// What is to be done for each panel of `b`.
-    fn panels<'a>(&'a mut self, b: ArrayView2<'a, f32>) -> Vec<PackPanel<'a>> {
-        let (columns, panel) = (self.isa.columns(), self.isa.columns() * self.words());
-        if panel == 0 {
-            return Vec::new();
-        }
-        let (mut scales, mut sums) =
-            (self.scales.chunks_mut(columns), self.sums.chunks_mut(columns));
-        let mut rest = b;
-        let of_panel = |values| {
-            let (rows, below) = rest.split_at(Axis(0), columns.min(rest.nrows()));
-            rest = below;
-            let (scales, sums) =
-                (scales.next().unwrap_or_default(), sums.next().unwrap_or_default());
-            PackPanel { format: self.format, columns, rows, values, scales, sums }
+/// The words that are the bits of `floats`.
+fn bits(floats: &[f32]) -> &[u32] {
+    <[u32]>::ref_from_bytes(floats.as_bytes()).expect("of the same size and alignment")
+}
+
+/// How a matrix is cut into panels.
+struct Layout {
+    format: Format,
+    columns: usize,
+    /// Columns of the matrix.
+    n: usize,
+    /// Words of a panel.
+    panel: usize,
+    /// Words of all panels.
+    len: usize,
+}
+
+impl Layout {
+    /// The panels of a matrix, from memory for all of it.
+    fn panels<'a>(
+        &self,
+        values: &'a mut [u32],
+        scales: &'a mut [f32],
+        sums: &'a mut [f32],
+    ) -> Vec<Panel<'a>> {
+        let &Self { format, columns, n, .. } = self;
+        let (mut scales, mut sums) = (scales.chunks_mut(columns), sums.chunks_mut(columns));
+        let panel = |(index, values)| Panel {
+            format,
+            columns,
+            first: index * columns,
+            rows: columns.min(n - index * columns),
+            values,
+            scales: scales.next().unwrap_or_default(),
+            sums: sums.next().unwrap_or_default(),
         };
-        self.values.chunks_exact_mut(panel).map(of_panel).collect()
+        values.chunks_exact_mut(self.panel.max(1)).enumerate().map(panel).collect()
     }
+}
+
+/// What the columns of `B` are multiplied by: `√(magnitude of A's column / that of B's)`.
+fn factors(magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
+    /// Keeps a column of zeros from a division by zero.
+    const LEAST: f32 = 1e-5;
+    /// Rows that one task looks through.
+    const ROWS: usize = 64;
+    let none = || vec![0.0_f32; magnitudes.len()];
+    let larger = |mut largest: Vec<f32>, row: &[f32]| {
+        largest.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
+        largest
+    };
+    let largest = rows
+        .par_chunks(ROWS)
+        .map(|rows| rows.iter().fold(none(), |largest, row| larger(largest, row)))
+        .reduce(none, |a, b| larger(a, &b));
+    let factor = |(&of_a, &of_b): (&f32, &f32)| (of_a.max(LEAST) / of_b.max(LEAST)).sqrt();
+    magnitudes.iter().zip(&largest).map(factor).collect()
 }
 
 fn rows_contiguous<'a>(b: ArrayView2<'a, f32>) -> CowArray<'a, f32, Ix2> {
@@ -149,22 +279,48 @@ fn rows_contiguous<'a>(b: ArrayView2<'a, f32>) -> CowArray<'a, f32, Ix2> {
     }
 }
 
-/// One panel, from the rows of `B` that are its columns.
-struct PackPanel<'a> {
+/// Row `j` of what [`rows_contiguous`] returned.
+fn row_of<'a>(b: &'a CowArray<f32, Ix2>, j: usize) -> &'a [f32] {
+    b.row(j).to_slice().expect("made contiguous")
+}
+
+/// The memory of one panel.
+struct Panel<'a> {
     format: Format,
     columns: usize,
-    rows: ArrayView2<'a, f32>,
+    /// The row of `B` that is its first column.
+    first: usize,
+    /// How many of its columns there are: the last panel may have more.
+    rows: usize,
     values: &'a mut [u32],
     scales: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for PackPanel<'_> {
+/// One panel, from the rows of `B` that are its columns.
+struct PackPanel<'a, R> {
+    panel: Panel<'a>,
+    row: R,
+    /// What the elements of a row are multiplied by, `[K]`; empty for nothing.
+    factors: &'a [f32],
+}
+
+impl<'b, S: Simd, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
     #[inline(always)]
     fn run(self, _: S) {
-        let Self { format, columns, rows, values, scales, sums } = self;
+        let Self { panel, row, factors } = self;
+        let Panel { format, columns, first, rows, values, scales, sums } = panel;
+        let k = factors.len();
+        let mut balanced = vec![0.0; if k == 0 { 0 } else { rows * k }];
+        for (j, balanced) in balanced.chunks_exact_mut(k.max(1)).enumerate() {
+            let row = row(first + j).iter().zip(factors);
+            balanced.iter_mut().zip(row).for_each(|(y, (x, factor))| *y = x * factor);
+        }
+        let row = |j: usize| match k {
+            0 => row(first + j),
+            _ => &balanced[j * k..(j + 1) * k],
+        };
         let integers = format == Format::Int8;
-        let row = |j: usize| rows.row(j).to_slice().expect("made contiguous");
         let mut scalings = [Scaling::by(1.0); WIDEST];
         if integers {
             for (j, (scale, scaling)) in scales.iter_mut().zip(&mut scalings).enumerate() {
@@ -179,9 +335,7 @@ impl<S: Simd> Kernel<S> for PackPanel<'_> {
         let step = PAIRS * format.values_per_word();
         for (piece, out) in values.chunks_mut(PAIRS * columns).enumerate() {
             let words = out.len() / columns;
-            for (j, (staged, &scaling)) in
-                staged.iter_mut().zip(&scalings).enumerate().take(rows.nrows())
-            {
+            for (j, (staged, &scaling)) in staged.iter_mut().zip(&scalings).enumerate().take(rows) {
                 let row = row(j);
                 let (start, end) = (piece * step, ((piece + 1) * step).min(row.len()));
                 encode(format, scaling, &row[start..end], &mut staged[..words]);

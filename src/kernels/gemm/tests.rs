@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayView1, s};
 
 use super::*;
+use crate::kernels::memory::Arena;
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 7 + seed) as f32).sin())
@@ -148,10 +149,13 @@ fn balanced_columns_lose_less_to_integers() {
             (got.mapv(f64::from) - &want).mapv(|x| x * x).sum().sqrt()
         };
         let plain = distance(PackedMatrix::new(isa, Precision::Int8, b.view()));
-        let balanced =
-            distance(PackedMatrix::balanced(isa, Precision::Int8, b.view(), &magnitudes));
+        let weights = |precision| {
+            let (b, arena) = ([b.view()], Arena::default());
+            PackedMatrix::weights(isa, precision, &b, Some(&magnitudes), &arena)
+        };
+        let balanced = distance(weights(Precision::Int8));
         assert!(balanced < 0.6 * plain, "{isa}: {balanced}, without {plain}");
-        let f32 = distance(PackedMatrix::balanced(isa, Precision::F32, b.view(), &magnitudes));
+        let f32 = distance(weights(Precision::F32));
         assert!(f32 < 0.05 * balanced, "{isa}: {f32}");
     }
 }
