@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{DEPTH, Tile, check, tiles};
+use super::{Ahead, DEPTH, Tile, check, tiles};
 use crate::kernels::gemm::words::Format;
 use crate::kernels::simd::Avx2;
 
@@ -37,10 +37,12 @@ impl Tile for Avx2 {
         accumulate: bool,
     ) {
         check(self, format, a, b, c);
-        for (top, end) in tiles(a.len(), Self::ROWS) {
+        let count = a.len().div_ceil(Self::ROWS);
+        for (i, (top, end)) in tiles(a.len(), Self::ROWS).enumerate() {
+            let ahead = Ahead::of(b, COLUMNS, i, count);
             let (a, c) = (&a[top..end], &mut c[top * COLUMNS..end * COLUMNS]);
             // SAFETY: an `Avx2` exists only where its features were detected.
-            unsafe { tile_of_height!(tile_f32, a, b, c, accumulate, 1 2 3 4 5 6) }
+            unsafe { tile_of_height!(tile_f32, a, b, c, accumulate, ahead, 1 2 3 4 5 6) }
         }
     }
 

@@ -15,6 +15,7 @@ macro_rules! define_tile {
             b: &[u32],
             c: &mut [u32],
             accumulate: bool,
+            ahead: Ahead,
         ) {
             let (c, _) = c.as_chunks_mut::<COLUMNS>();
             let mut sums = [[$zero; WIDTH]; M];
@@ -28,6 +29,7 @@ macro_rules! define_tile {
             }
             let (b, _) = b.as_chunks::<COLUMNS>();
             for (p, b) in b.iter().take(DEPTH).enumerate() {
+                ahead.fetch(p);
                 let load = |w: usize| {
                     // SAFETY: as above, for `b`.
                     unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) }
@@ -52,9 +54,9 @@ macro_rules! define_tile {
 
 /// Calls `$tile::<M>` for the number of rows in `$a`, which is at most 12.
 macro_rules! tile_of_height {
-    ($tile:ident, $a:expr, $b:expr, $c:expr, $accumulate:expr, $($m:literal)*) => {
+    ($tile:ident, $a:expr, $b:expr, $c:expr, $accumulate:expr, $ahead:expr, $($m:literal)*) => {
         match $a.len() {
-            $($m => $tile::<$m>($a.try_into().expect("as many rows"), $b, $c, $accumulate),)*
+            $($m => $tile::<$m>($a.try_into().expect("as many rows"), $b, $c, $accumulate, $ahead),)*
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
@@ -66,6 +68,8 @@ mod avx512;
 mod transpose;
 
 pub(super) use transpose::transpose;
+
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 use super::words::Format;
 
@@ -113,6 +117,36 @@ pub(super) trait Tile: Copy {
     /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of operations. For
     /// benchmarks: no product can be faster. `None` if there is no such tile.
     fn multiply_adds(self, format: Format, steps: usize) -> Option<usize>;
+}
+
+/// What is fetched from memory while a tile is computed: its share of the words that follow those of `b`, which the next tiles
+/// will read. Else the processor would wait for memory at the first tile of each piece of a panel, and memory for the processor at
+/// the others.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: *const u32,
+    /// Words for each step of the sum.
+    stride: usize,
+}
+
+impl Ahead {
+    /// The share of tile `i` of `count`.
+    fn of(b: &[u32], columns: usize, i: usize, count: usize) -> Self {
+        let from = b.as_ptr().wrapping_add(b.len() + b.len() / count * i);
+        Self { from, stride: columns.div_ceil(count) }
+    }
+
+    /// What is due at step `p`.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "takes a pointer: see the block")]
+    fn fetch(self, p: usize) {
+        let at = self.from.wrapping_add(p * self.stride).cast();
+        // SAFETY: a prefetch may be given any address, also one where nothing is; it is there on all of x86-64.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(at);
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(64));
+        }
+    }
 }
 
 /// Cuts `rows` into as few tiles as can be, of heights that differ by one at most: for each its first row and the next
