@@ -86,8 +86,10 @@ fn cluster(options: &Options) -> Result<()> {
             writeln!(out, "  {}", texts[text])?;
         }
     }
-    draw(&options.output, &principal_components(&embeddings), &clustering)?;
-    writeln!(out, "\nthe picture is in {}", options.output.display())?;
+    let file = options.output.display();
+    draw(&options.output, &principal_components(&embeddings), &clustering)
+        .map_err(|error| format!("cannot write `{file}`: {error}"))?;
+    writeln!(out, "\nthe picture is in {file}")?;
     Ok(())
 }
 
