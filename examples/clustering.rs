@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use common::cli::{self, Flags};
-use common::{Result, input};
+use common::{Result, input, shipped};
 use mpnet::SentenceEncoder;
 use mpnet::mining::{Clustering, KMeans};
 use mpnet::ndarray::{Array1, Array2, Axis};
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn read_flags() -> Result<Options> {
     let mut options = Options {
         model: None,
-        input: Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/sentences.txt"),
+        input: shipped("sentences.txt"),
         kmeans: KMeans { n_init: 5, ..KMeans::new(10) },
         top: 4,
         output: "clusters.svg".into(),
@@ -86,8 +86,10 @@ fn cluster(options: &Options) -> Result<()> {
             writeln!(out, "  {}", texts[text])?;
         }
     }
-    draw(&options.output, &principal_components(&embeddings), &clustering)?;
-    writeln!(out, "\nthe picture is in {}", options.output.display())?;
+    let file = options.output.display();
+    draw(&options.output, &principal_components(&embeddings), &clustering)
+        .map_err(|error| format!("cannot write `{file}`: {error}"))?;
+    writeln!(out, "\nthe picture is in {file}")?;
     Ok(())
 }
 

@@ -209,6 +209,14 @@ fn unusual_models_become_usual_ones() {
         .map(|module| module["path"].clone())
         .collect();
     assert_eq!(paths, ["", "1_Pooling", "2_Dense", "3_LayerNorm", "4_Normalize"]);
+    // What sentence-transformers of any version can read: those before 5.4 refuse a field that they do not know.
+    assert_eq!(
+        json_of(directory.path().join("2_Dense/config.json")),
+        json!({
+            "in_features": 32, "out_features": 16, "bias": true,
+            "activation_function": "torch.nn.modules.activation.GELU",
+        })
+    );
     assert_eq!(json_of(directory.path().join("3_LayerNorm/config.json")), json!({"dimension": 16}));
     assert_eq!(
         json_of(directory.path().join("config.json"))["architectures"],

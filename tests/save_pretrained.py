@@ -3,6 +3,8 @@
     pip install -r tests/data/requirements.txt
     python tests/save_pretrained.py
 
+or with any sentence-transformers from 3 and torch from 1.13 on; `.ci/python` makes an environment of old ones.
+
 Saves tests/data/tiny, as it is and with a Dense module, by `cargo run --example save_pretrained` as f32, f16 and bf16.
 Each is loaded by sentence-transformers, which computes in float32, and must give
 
@@ -37,8 +39,9 @@ def example(name, *arguments, **options):
 
 
 def load(directory):
-    arguments = {"attn_implementation": "eager", "dtype": torch.float32}
-    return SentenceTransformer(str(directory), device="cpu", model_kwargs=arguments)
+    arguments = {"attn_implementation": "eager"}
+    # Some versions load weights in the type of the file, which `float` widens without a change; others widen by themselves.
+    return SentenceTransformer(str(directory), device="cpu", model_kwargs=arguments).float()
 
 
 def rounded(model, dtype):
@@ -47,10 +50,14 @@ def rounded(model, dtype):
     return model
 
 
-def with_dense(directory):
-    """A copy of tiny with a Dense module before the last."""
+def with_dense(directory, old):
+    """A copy of tiny with a Dense module before the last, which if `old` has only the fields that all versions know."""
     shutil.copytree(DATA / "tiny", directory)
     shutil.copytree(DATA / "tiny_dense" / "2_Dense_gelu", directory / "2_Dense")
+    if old:
+        config = json.loads((directory / "2_Dense" / "config.json").read_text())
+        config = {key: value for key, value in config.items() if not key.startswith("module_")}
+        (directory / "2_Dense" / "config.json").write_text(json.dumps(config))
     modules = json.loads((directory / "modules.json").read_text())
     modules.insert(2, modules[2] | {"path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     modules[3]["path"] = "3_Normalize"
@@ -61,17 +68,18 @@ def with_dense(directory):
 
 
 @torch.inference_mode()
-def check(source, name, directory):
+def check(source, reference, name, directory):
+    """`reference`: the model of `source` as any version of sentence-transformers can read it."""
     saved = directory / name
     example("save_pretrained", "--model", source, "--output", saved, "--dtype", name, "--prompt", "sts=same: ")
     for path in saved.rglob("model.safetensors"):
         with safe_open(path, "pt") as file:
             assert all(file.get_tensor(key).dtype == DTYPES[name] for key in file.keys()), path
     loaded = load(saved)
-    assert loaded.dtype == torch.float32 and loaded.max_seq_length == 48
-    assert loaded.prompts == load(source).prompts | {"sts": "same: "}
+    assert loaded.max_seq_length == 48
+    assert loaded.prompts == load(reference).prompts | {"sts": "same: "}
     got = loaded.encode(TEXTS)
-    want = rounded(load(source), DTYPES[name]).encode(TEXTS)
+    want = rounded(load(reference), DTYPES[name]).encode(TEXTS)
     assert np.array_equal(got, want), np.abs(got - want).max()
     lines = "".join(json.dumps(text) + "\n" for text in TEXTS)
     (directory / "texts.jsonl").write_text(lines)
@@ -87,10 +95,11 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
-        for source in (DATA / "tiny", with_dense(directory / "with_dense")):
+        dense = [with_dense(directory / name, old) for name, old in (("with_dense", False), ("old", True))]
+        for source, reference in ((DATA / "tiny", DATA / "tiny"), dense):
             (directory / source.name / "saved").mkdir(parents=True)
             for name in DTYPES:
-                check(source, name, directory / source.name / "saved")
+                check(source, reference, name, directory / source.name / "saved")
 
 
 if __name__ == "__main__":

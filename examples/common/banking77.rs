@@ -1,7 +1,7 @@
 //! Banking77: questions to a bank, each with one of 77 intents.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Result;
 
@@ -33,8 +33,8 @@ pub fn read(file: &Path) -> Result<Labelled> {
 }
 
 /// The file of this name that ships with the examples.
-pub fn shipped(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/banking77").join(name)
+pub fn shipped(name: &str) -> PathBuf {
+    super::shipped("banking77").join(name)
 }
 
 /// The rows of a CSV file (RFC 4180): a field in quotation marks may have commas and line breaks in it, and quotation marks

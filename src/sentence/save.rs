@@ -142,7 +142,15 @@ fn save_module(
     match module {
         Module::Normalize => staging.write(&config, "{}\n"),
         Module::Dense { folder: from, .. } => {
-            copy(files, &format!("{from}config.json"), staging, &config)?;
+            let mut fields = object(files, &format!("{from}config.json"))?;
+            // Sentence-transformers before 5.4 does not load a Dense with a field that it has not heard of. The two names can
+            // only be what is meant without them.
+            fields.retain(|field, value| match field.as_str() {
+                "module_input_name" | "module_output_name" => false,
+                "use_residual" => value == true,
+                _ => true,
+            });
+            staging.write(&config, text(&fields.into()))?;
             weights(from)
         }
         Module::LayerNorm { norm, folder: from } => {
