@@ -113,8 +113,12 @@ impl QuantizedView<'_> {
     }
 }
 
+/// Embeddings that ranges should be taken from at least: of fewer, the reference warns too.
+const FEWEST_FOR_RANGES: usize = 100;
+
 /// `embeddings` `[B, D]` in another precision. `ranges` matter for `int8` and `uint8` only; without them they are taken from the
-/// embeddings themselves, which then cannot be compared with anything quantised apart from them.
+/// embeddings themselves, which then cannot be compared with anything quantised apart from them. If there are fewer than 100, that is
+/// a warning by `tracing`.
 ///
 /// Mirrors `sentence_transformers.quantize_embeddings` from 5.7 on (before, values outside the ranges wrapped around).
 ///
@@ -131,6 +135,10 @@ pub fn quantize_embeddings(
     let ranges = match (precision, ranges) {
         (EmbeddingPrecision::Int8 | EmbeddingPrecision::Uint8, None) if embeddings.nrows() > 0 => {
             own = Ranges::calibrate(embeddings)?;
+            let embeddings = embeddings.nrows();
+            if embeddings < FEWEST_FOR_RANGES {
+                tracing::warn!(embeddings, "ranges for {precision} are taken from few embeddings");
+            }
             Some(&own)
         }
         (_, ranges) => ranges,

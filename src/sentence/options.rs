@@ -6,6 +6,8 @@ use ndarray::Array2;
 use rayon::ThreadPool;
 
 use super::progress::{Callback, CancellationToken, Progress};
+use crate::error::Result;
+use crate::quantization::{EmbeddingPrecision, QuantizedEmbeddings, Ranges, quantize_embeddings};
 use crate::tokenizer::Windows;
 
 /// What happens to a text that has more tokens than [`max_seq_length`](super::SentenceEncoder::max_seq_length).
@@ -190,7 +192,7 @@ impl EncodeReport {
     }
 }
 
-/// Embeddings in the shapes that other crates take.
+/// Embeddings in the shapes that other crates take, and in fewer bits.
 ///
 /// ```
 /// use mpnet::{Embeddings, ndarray::arr2};
@@ -204,7 +206,45 @@ pub trait Embeddings {
     fn to_vecs(&self) -> Vec<Vec<f32>>;
 
     /// All rows one after another, `B · D` numbers; nothing is copied.
+    ///
+    /// ```
+    /// use mpnet::{Embeddings, ndarray::arr2};
+    ///
+    /// assert_eq!(arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]).into_flat_vec(), [1.0, 2.0, 3.0, 4.0]);
+    /// ```
     fn into_flat_vec(self) -> Vec<f32>;
+
+    /// The embeddings in another number format: what `encode(…, precision="…")` returns in sentence-transformers. `int8` and
+    /// `uint8` need `ranges` that the other embeddings they are compared with have too; without, the ranges are those of these
+    /// embeddings themselves, with a warning by `tracing` if there are fewer than 100. Other formats have no use for them.
+    ///
+    /// ```
+    /// use mpnet::Embeddings;
+    /// use mpnet::quantization::{EmbeddingPrecision, Ranges};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."];
+    /// let embeddings = encoder.encode_document(&texts)?;
+    /// let bits = embeddings.quantize(EmbeddingPrecision::Ubinary, None)?;
+    /// assert_eq!(bits.view().dim(), (3, encoder.dim() / 8));
+    ///
+    /// let ranges = Ranges::calibrate(&embeddings.view())?; // better of a few thousand; `save` keeps them
+    /// let corpus = embeddings.quantize(EmbeddingPrecision::Int8, Some(&ranges))?;
+    /// let query = encoder.encode_query(&["Is it warm?"])?;
+    /// let query = query.quantize(EmbeddingPrecision::Int8, Some(&ranges))?;
+    /// let hits = mpnet::search::semantic_search_quantized(&query.view(), &corpus.view(), 1)?;
+    /// # assert_eq!(hits[0].len(), 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`quantize_embeddings`].
+    fn quantize(
+        &self,
+        precision: EmbeddingPrecision,
+        ranges: Option<&Ranges>,
+    ) -> Result<QuantizedEmbeddings>;
 }
 
 impl Embeddings for Array2<f32> {
@@ -223,5 +263,13 @@ impl Embeddings for Array2<f32> {
         } else {
             self.iter().copied().collect()
         }
+    }
+
+    fn quantize(
+        &self,
+        precision: EmbeddingPrecision,
+        ranges: Option<&Ranges>,
+    ) -> Result<QuantizedEmbeddings> {
+        quantize_embeddings(&self.view(), precision, ranges)
     }
 }
