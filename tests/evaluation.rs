@@ -12,6 +12,7 @@ use common::{json, pool, tiny};
 use mpnet::evaluation::*;
 use mpnet::mining::{Clustering, KMeans, KMeansInit, MiniBatchKMeans};
 use mpnet::ndarray::{Array2, ArrayView1, Axis, s};
+use mpnet::quantization::EmbeddingPrecision;
 use mpnet::{Error, SentenceEncoder, Similarity};
 use serde_json::Value;
 
@@ -92,6 +93,40 @@ fn embedding_similarity_over_four_functions() {
         close(name, got.pearson, golden("pearson"), ROUNDED);
         close(name, got.spearman, golden("spearman"), EXACT);
     }
+}
+
+/// The rows have length 1 exactly, so that buckets and bits are the reference's, and with them all scores but the cosines.
+#[test]
+fn embedding_similarity_in_every_precision() {
+    let goldens = &GOLDENS["embedding_similarity_precision"];
+    let (first, second) = (rows(&goldens["first"]), rows(&goldens["second"]));
+    let gold = floats(&goldens["gold"]);
+    for precision in EmbeddingPrecision::ALL {
+        let evaluator = EmbeddingSimilarityEvaluator {
+            similarities: all_similarities(),
+            precision: Some(precision),
+            ..Default::default()
+        };
+        // Any length will do: they are normalised first. Powers of two change no digit.
+        let longer = &first * 4.0;
+        let got = evaluator.score_embeddings(&longer.view(), &second.view(), &gold).unwrap();
+        let want = &goldens["cases"][precision.name()];
+        for ((_, got), (_, name)) in got.iter().zip(SIMILARITIES) {
+            let what = format!("{precision}, {name}");
+            close(&what, got.pearson, &want[format!("pearson_{name}")], ROUNDED);
+            match &want[format!("spearman_{name}")] {
+                Value::Null => assert!(name == "cosine" && precision.name().ends_with("binary")),
+                want => close(&what, got.spearman, want, EXACT),
+            }
+        }
+    }
+    let evaluator = EmbeddingSimilarityEvaluator {
+        precision: Some(EmbeddingPrecision::Int8),
+        ..Default::default()
+    };
+    let narrow = second.slice(s![.., ..5]);
+    let error = evaluator.score_embeddings(&first.view(), &narrow, &gold).unwrap_err();
+    assert!(matches!(error, Error::Input { input: "embeddings2", .. }), "{error}");
 }
 
 #[test]
@@ -372,6 +407,10 @@ fn texts_through_the_tiny_model() {
         // The spread of the cosines is some 0.1, so that their error of 1e-7 is 1e-6 of it.
         metrics_close(&got[0].1, want(name), |metric| format!("{metric}_cosine"), 5e-6);
     }
+    let precision = Some(EmbeddingPrecision::Binary);
+    let evaluator = EmbeddingSimilarityEvaluator { precision, ..Default::default() };
+    let got = evaluator.evaluate(&encoder, &first, &second, &gold).unwrap();
+    metrics_close(&got[0].1, want("binary"), |metric| format!("{metric}_cosine"), ROUNDED);
     let cosine = |metric: &str| format!("cosine_{metric}");
     let evaluator = BinaryClassificationEvaluator::default();
     let got = evaluator.evaluate(&encoder, &first, &second, &labels).unwrap();

@@ -1,12 +1,13 @@
 //! Semantic textual similarity: does the model rank pairs as people do?
 
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
 
 use super::correlation::{pearson, spearman};
-use super::input::{Texts, finite, or_default, pairwise, same_length};
+use super::input::{Texts, finite, finite_rows, or_default, pairwise, same_length, same_width};
 use crate::error::Result;
+use crate::quantization::{EmbeddingPrecision, Ranges, bit, quantize_ubinary, quantize_uint8};
 use crate::sentence::SentenceEncoder;
-use crate::similarity::Similarity;
+use crate::similarity::{Similarity, normalized};
 
 /// Correlates the similarities of pairs of texts with scores that people gave them (STS), on any scale.
 ///
@@ -17,6 +18,9 @@ pub struct EmbeddingSimilarityEvaluator {
     pub similarities: Vec<Similarity>,
     /// Components of the embeddings that are used; `None`: all.
     pub truncate_dim: Option<usize>,
+    /// Quantise the embeddings first, to see what that costs: they are scaled to length 1, both sides calibrated together for
+    /// `int8` and `uint8`, and compared as the numbers of their buckets, or as zeros and ones. `None`: as they are.
+    pub precision: Option<EmbeddingPrecision>,
 }
 
 /// How well similarities follow the scores that people gave.
@@ -50,7 +54,7 @@ impl EmbeddingSimilarityEvaluator {
         let texts = Texts::new(encoder, self.truncate_dim);
         let (first, second) = (texts.encode(sentences1)?, texts.encode(sentences2)?);
         let similarities = or_default(&self.similarities, encoder.similarity_fn());
-        score(&similarities, &first.view(), &second.view(), scores)
+        self.score(&similarities, &first.view(), &second.view(), scores)
     }
 
     /// The same of embeddings, `[B, D]` each.
@@ -66,22 +70,70 @@ impl EmbeddingSimilarityEvaluator {
         scores: &[f64],
     ) -> Result<Vec<(Similarity, EmbeddingSimilarityMetrics)>> {
         let similarities = or_default(&self.similarities, Similarity::Cosine);
-        score(&similarities, embeddings1, embeddings2, scores)
+        self.score(&similarities, embeddings1, embeddings2, scores)
+    }
+
+    fn score(
+        &self,
+        similarities: &[Similarity],
+        first: &ArrayView2<f32>,
+        second: &ArrayView2<f32>,
+        scores: &[f64],
+    ) -> Result<Vec<(Similarity, EmbeddingSimilarityMetrics)>> {
+        same_length(("scores", scores.len()), ("embeddings1", first.nrows()))?;
+        finite("scores", scores)?;
+        if let Some(precision) = self.precision {
+            let (first, second) = in_precision(precision, first, second)?;
+            return correlate(similarities, &first.view(), &second.view(), scores);
+        }
+        correlate(similarities, first, second, scores)
     }
 }
 
-fn score(
+fn correlate(
     similarities: &[Similarity],
     first: &ArrayView2<f32>,
     second: &ArrayView2<f32>,
     scores: &[f64],
 ) -> Result<Vec<(Similarity, EmbeddingSimilarityMetrics)>> {
-    same_length(("scores", scores.len()), ("embeddings1", first.nrows()))?;
-    finite("scores", scores)?;
     let metrics = |&similarity: &Similarity| {
         let found = pairwise(similarity, ("embeddings1", first), ("embeddings2", second))?;
         let (pearson, spearman) = (pearson(&found, scores)?, spearman(&found, scores)?);
         Ok((similarity, EmbeddingSimilarityMetrics { pearson, spearman }))
     };
     similarities.iter().map(metrics).collect()
+}
+
+/// Both sides, normalised and quantised, as numbers again: buckets, signed for `int8`, or bits.
+fn in_precision(
+    precision: EmbeddingPrecision,
+    first: &ArrayView2<f32>,
+    second: &ArrayView2<f32>,
+) -> Result<(Array2<f32>, Array2<f32>)> {
+    finite_rows("embeddings1", first)?;
+    finite_rows("embeddings2", second)?;
+    same_width(("embeddings2", second), ("embeddings1", first))?;
+    let (first, second) = (normalized(first), normalized(second));
+    let buckets = |offset: f32| {
+        let both = concatenate![Axis(0), first, second];
+        let ranges = Ranges::calibrate(&both.view())?;
+        let of = |rows: &Array2<f32>| {
+            let buckets = quantize_uint8(&rows.view(), &ranges)?;
+            Ok(buckets.mapv(|bucket| f32::from(bucket) - offset))
+        };
+        Ok((of(&first)?, of(&second)?))
+    };
+    let bits = |rows: &Array2<f32>| {
+        let bytes = quantize_ubinary(&rows.view())?;
+        let value = |(i, k)| f32::from(u8::from(bit(k, |byte| bytes[[i, byte]])));
+        Ok(Array2::from_shape_fn(rows.dim(), value))
+    };
+    match precision {
+        EmbeddingPrecision::Float32 => Ok((first, second)),
+        EmbeddingPrecision::Int8 => buckets(128.0),
+        EmbeddingPrecision::Uint8 => buckets(0.0),
+        EmbeddingPrecision::Binary | EmbeddingPrecision::Ubinary => {
+            Ok((bits(&first)?, bits(&second)?))
+        }
+    }
 }
