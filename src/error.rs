@@ -309,6 +309,14 @@ impl Error {
     }
 }
 
+/// Fails if an option is 0 that must not be.
+pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::Option { option, problem: "is 0, must be at least 1".to_owned() }),
+        _ => Ok(()),
+    }
+}
+
 fn look_alike(model_type: &str) -> &'static str {
     match model_type {
         "xlm-roberta" => {

@@ -71,6 +71,31 @@ impl Similarity {
             Self::Manhattan => manhattan_sim(a, b),
         }
     }
+
+    /// The similarity of row `i` of `a` and row `i` of `b`, `[A, D]` each: `[A]`.
+    ///
+    /// Source: `SimilarityFunction.to_similarity_pairwise_fn`.
+    ///
+    /// ```
+    /// use mpnet::{Similarity, ndarray::{arr1, arr2}};
+    ///
+    /// let (a, b) = (arr2(&[[3.0_f32, 4.0], [1.0, 0.0]]), arr2(&[[0.0_f32, 0.0], [2.0, 5.0]]));
+    /// assert_eq!(Similarity::Euclidean.pairwise(&a.view(), &b.view())[0], -5.0);
+    /// assert_eq!(Similarity::Dot.pairwise(&a.view(), &b.view()), arr1(&[0.0, 2.0]));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    #[must_use]
+    pub fn pairwise(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+        match self {
+            Self::Cosine => pairwise_cos_sim(a, b),
+            Self::Dot => pairwise_dot_score(a, b),
+            Self::Euclidean => pairwise_euclidean_sim(a, b),
+            Self::Manhattan => pairwise_manhattan_sim(a, b),
+        }
+    }
 }
 
 /// Below this a vector's length counts as this, so that the cosine with a vector of zeros is 0.

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use common::{json, pool, tiny};
 use mpnet::evaluation::*;
-use mpnet::mining::{Clustering, KMeans, KMeansInit, MiniBatchKMeans};
+use mpnet::mining::{Clustering, KMeans, KMeansInit, MiniBatchKMeans, Paraphrase};
 use mpnet::ndarray::{Array2, ArrayView1, Axis, s};
 use mpnet::quantization::EmbeddingPrecision;
 use mpnet::{Error, SentenceEncoder, Similarity};
@@ -557,8 +557,8 @@ fn wrong_input_is_named() {
     names(mining.score_embeddings(&x, &[(0, 6)]), "(0, 6) is beyond the 6 sentences");
     names(mining.score_embeddings(&x, &[(2, 2)]), "(2, 2) is one sentence");
     names(mining.score_embeddings(&nan, &[(0, 1)]), "row 4");
-    let pair = |i, j, score| MinedPair { score, i, j };
-    names(mining.score_pairs(&[pair(0, 1, f64::NAN)], &[(0, 1)]), "pair 0 has score NaN");
+    let pair = |i, j, score| Paraphrase { score, i, j };
+    names(mining.score_pairs(&[pair(0, 1, f32::NAN)], &[(0, 1)]), "pair 0 has score NaN");
     let twice = [pair(0, 1, 0.5), pair(1, 0, 0.5)];
     names(mining.score_pairs(&twice, &[(0, 1)]), "(1, 0) occurs twice");
     let none_at_all = ParaphraseMiningEvaluator { top_k: 0, ..mining };

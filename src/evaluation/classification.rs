@@ -6,10 +6,10 @@ use ndarray::{ArrayView2, Axis};
 
 use super::Metrics;
 use super::binary_classification::average_precision;
-use super::input::{Texts, at_least_one, finite_rows, not_empty, same_length, same_width, wrong};
+use super::input::{Texts, finite_rows, not_empty, same_length, same_width, wrong};
 use super::logistic_regression::LogisticRegression;
 use super::nearest_neighbors::KNeighborsClassifier;
-use crate::error::Result;
+use crate::error::{Result, at_least_one};
 use crate::random::RandomState;
 use crate::sentence::SentenceEncoder;
 

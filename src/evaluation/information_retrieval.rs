@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use ndarray::ArrayView2;
 
 use super::Metrics;
-use super::input::{
-    Role, Texts, at_least_one, finite_rows, not_empty, same_length, same_width, wrong,
-};
-use crate::error::Result;
+use super::input::{Role, Texts, finite_rows, not_empty, same_length, same_width, wrong};
+use crate::error::{Result, at_least_one};
 use crate::search::semantic_search_by;
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::input::{finite_rows, not_empty, same_length, wrong};
 use super::lbfgs::{Limits, minimize};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
@@ -98,9 +98,7 @@ impl LogisticRegression {
         if !(self.c > 0.0 && self.c.is_finite()) {
             return refuse("c", format!("is {}, must be positive", self.c));
         }
-        if self.max_iter == 0 {
-            return refuse("max_iter", "is 0, must be at least 1".into());
-        }
+        at_least_one("max_iter", self.max_iter)?;
         if self.tol.is_nan() || self.tol < 0.0 {
             return refuse("tol", format!("is {}, must not be negative", self.tol));
         }

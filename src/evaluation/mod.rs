@@ -63,7 +63,7 @@ pub use embedding_similarity::{EmbeddingSimilarityEvaluator, EmbeddingSimilarity
 pub use information_retrieval::{InformationRetrievalEvaluator, InformationRetrievalMetrics};
 pub use logistic_regression::{LogisticRegression, LogisticRegressionModel};
 pub use nearest_neighbors::{KNeighborsClassifier, KNeighborsModel};
-pub use paraphrase_mining::{MinedPair, ParaphraseMiningEvaluator, ParaphraseMiningMetrics};
+pub use paraphrase_mining::{ParaphraseMiningEvaluator, ParaphraseMiningMetrics};
 pub use reranking::{RerankingEvaluator, RerankingMetrics, RerankingSample, RerankingScores};
 pub use triplet::{TripletEvaluator, TripletMetrics, triplet_accuracy};
 

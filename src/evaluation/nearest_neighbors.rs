@@ -2,9 +2,9 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::input::{at_least_one, finite_rows, wrong};
+use super::input::{finite_rows, wrong};
 use super::logistic_regression::classes_of;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::search::semantic_search_by;
 use crate::similarity::Similarity;
 

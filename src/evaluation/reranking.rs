@@ -4,8 +4,8 @@ use ndarray::s;
 
 use super::Metrics;
 use super::binary_classification::average_precision;
-use super::input::{Role, Texts, at_least_one, finite, not_empty, wrong};
-use crate::error::Result;
+use super::input::{Role, Texts, finite, not_empty, wrong};
+use crate::error::{Result, at_least_one};
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;
 

@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
-use crate::search::{Hit, at_least_one, finite};
+use crate::search::{Hit, finite};
 use crate::similarity::normalized;
 
 /// Options of [`community_detection`]. The default is the reference's: a cosine of 0.75, 10 members.

@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayView2, s};
 
-use crate::error::{Error, Result};
-use crate::search::{Chunks, Hit, at_least_one, finite, search};
+use crate::error::{Error, Result, at_least_one};
+use crate::search::{Chunks, Hit, finite, search};
 use crate::similarity::Similarity;
 
 /// Which of the candidates that remain become negatives.

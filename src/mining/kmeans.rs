@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
@@ -355,13 +355,6 @@ pub(super) fn check(
         finite("init", &centroids.view())?;
     }
     Ok(())
-}
-
-pub(super) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 => Err(Error::Option { option, problem: "is 0, must be at least 1".into() }),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn not_negative(option: &'static str, value: f64) -> Result<()> {

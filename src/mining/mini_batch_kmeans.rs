@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::kmeans::{
-    Clustering, KMeansInit, at_least_one, check, distances, mean_variance, members, nearest,
-    not_negative, plus_plus, sums,
+    Clustering, KMeansInit, check, distances, mean_variance, members, nearest, not_negative,
+    plus_plus, sums,
 };
-use crate::error::Result;
+use crate::error::{Result, at_least_one};
 use crate::random::RandomState;
 
 /// k-means for many rows: each step assigns a random sample of them and moves every centroid towards its new members, the

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use ndarray::{ArrayView2, s};
 
-use crate::error::Result;
-use crate::search::{Chunks, at_least_one, finite, search};
+use crate::error::{Result, at_least_one};
+use crate::search::{Chunks, finite, search};
 use crate::similarity::{Similarity, normalized};
 
 /// Two rows and how alike they are.

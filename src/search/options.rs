@@ -6,7 +6,7 @@ use ndarray::ArrayView2;
 
 use super::dense::{self, Chunks, first_not_finite};
 use super::top_k::Hit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::similarity::Similarity;
 
 /// Options of [`semantic_search_with`]. The default: the 10 best by cosine.
@@ -105,13 +105,6 @@ pub fn semantic_search_with(
         row => return Err(Error::NotFinite { what: "the corpus", row }),
     }
     Ok(hits)
-}
-
-pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 => Err(Error::Option { option, problem: "is 0; at least 1 is needed".to_owned() }),
-        _ => Ok(()),
-    }
 }
 
 /// Fails with the first row that has a value that is infinite or not a number.

@@ -3,10 +3,10 @@
 use ndarray::{Array1, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-use super::options::{at_least_one, finite};
+use super::options::finite;
 use super::quantized::semantic_search_quantized;
 use super::top_k::{Hit, keep_best};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, bit, dequantize_int8, dequantize_uint8,
     quantize_embeddings,

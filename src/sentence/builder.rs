@@ -5,7 +5,7 @@ use super::modules::{Module, Pipeline, Settings, TransformerSettings};
 use crate::batch::TOKENS_PER_BATCH;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
@@ -119,12 +119,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
     /// [`Error::Option`] if an option contradicts the model.
     pub fn build(self) -> Result<SentenceEncoder> {
         let isa = self.isa.map_or_else(Isa::detect, Ok)?;
-        if self.tokens_per_batch == 0 {
-            return Err(Error::Option {
-                option: "tokens_per_batch",
-                problem: "is 0, must be at least 1".to_owned(),
-            });
-        }
+        at_least_one("tokens_per_batch", self.tokens_per_batch)?;
         self.files.check()?;
         let mut pipeline = Pipeline::read(&self.files, isa)?;
         self.override_modules(&mut pipeline)?;

@@ -23,10 +23,7 @@ use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
-use crate::similarity::{
-    Similarity, pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim,
-    pairwise_manhattan_sim,
-};
+use crate::similarity::Similarity;
 use crate::tokenizer::Tokenizer;
 
 pub use builder::SentenceEncoderBuilder;
@@ -252,12 +249,7 @@ impl SentenceEncoder {
             let problem = format!("has shape {:?}, the first argument {:?}", b.dim(), a.dim());
             return Err(Error::Option { option: "b", problem });
         }
-        Ok(match self.settings.similarity {
-            Similarity::Cosine => pairwise_cos_sim(a, b),
-            Similarity::Dot => pairwise_dot_score(a, b),
-            Similarity::Euclidean => pairwise_euclidean_sim(a, b),
-            Similarity::Manhattan => pairwise_manhattan_sim(a, b),
-        })
+        Ok(self.settings.similarity.pairwise(a, b))
     }
 
     /// Width of an embedding, `D`.

@@ -258,11 +258,3 @@ pub(super) fn first_tokens(hidden: ArrayView2<f32>, batch: &Batch) -> Array2<f32
     let first: Vec<usize> = batch.ranges().map(|tokens| tokens.start).collect();
     hidden.select(Axis(0), &first)
 }
-
-/// Fails if `top_k` asks for nothing.
-pub(super) fn check_top_k(top_k: usize) -> Result<()> {
-    match top_k {
-        0 => Err(Error::Option { option: "top_k", problem: "is 0, must be at least 1".to_owned() }),
-        _ => Ok(()),
-    }
-}

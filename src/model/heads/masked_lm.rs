@@ -2,10 +2,10 @@
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-use super::backbone::{Backbone, Kind, Source, check_top_k};
+use super::backbone::{Backbone, Kind, Source};
 use super::probability::{best, softmax};
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::{LayerNorm, Linear};
 
@@ -116,7 +116,7 @@ impl MaskedLM {
     /// [`Error::Masks`] if the text has no mask, or several (see [`fill_masks`](Self::fill_masks)); [`Error::Option`] if
     /// `top_k` is 0; [`Error::TooLong`] if the text has more tokens than the model has positions.
     pub fn fill_mask(&self, text: &str, top_k: usize) -> Result<Vec<MaskFill>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         let (ids, masks) = self.find_masks(text)?;
         match &masks[..] {
             [_] => Ok(self.fill(&ids, &masks, top_k)?.swap_remove(0)),
@@ -131,7 +131,7 @@ impl MaskedLM {
     ///
     /// As [`fill_mask`](Self::fill_mask), but several masks are right.
     pub fn fill_masks(&self, text: &str, top_k: usize) -> Result<Vec<Vec<MaskFill>>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         let (ids, masks) = self.find_masks(text)?;
         if masks.is_empty() {
             return Err(self.wrong_masks(0, "at least once"));

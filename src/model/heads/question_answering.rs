@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::backbone::{Backbone, Kind, Source, check_top_k};
+use super::backbone::{Backbone, Kind, Source};
 use super::spans::Candidates;
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::nn::Linear;
 use crate::tokenizer::{Located, Place, Tokens, WindowOptions};
 
@@ -188,7 +188,7 @@ impl QuestionAnswering {
         context: &str,
         options: &AnswerOptions,
     ) -> Result<Vec<Answer>> {
-        check_top_k(options.top_k)?;
+        at_least_one("top_k", options.top_k)?;
         let windows = self.windows(question, context, options)?;
         let tokens: Vec<Tokens> =
             windows.iter().map(|window| Tokens { ids: window.ids.clone(), dropped: 0 }).collect();
@@ -223,9 +223,7 @@ impl QuestionAnswering {
         if question.is_empty() {
             return wrong("question", "is empty".to_owned());
         }
-        if options.max_answer_len == 0 {
-            return wrong("max_answer_len", "is 0, must be at least 1".to_owned());
-        }
+        at_least_one("max_answer_len", options.max_answer_len)?;
         let limit = self.backbone.model.config().max_tokens();
         let max_seq_len = match options.max_seq_len {
             Some(tokens) if tokens > limit => {

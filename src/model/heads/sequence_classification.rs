@@ -2,11 +2,11 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::backbone::{Backbone, Kind, Source, check_top_k, first_tokens};
+use super::backbone::{Backbone, Kind, Source, first_tokens};
 use super::head_config::ProblemType;
 use super::probability::{best, sigmoid, softmax};
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 use crate::tokenizer::Tokens;
@@ -141,7 +141,7 @@ impl SequenceClassification {
         texts: &[S],
         top_k: usize,
     ) -> Result<Vec<Vec<LabelScore>>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         self.rank(&self.backbone.encode(texts)?, top_k)
     }
 
@@ -168,7 +168,7 @@ impl SequenceClassification {
         pairs: &[(A, B)],
         top_k: usize,
     ) -> Result<Vec<Vec<LabelScore>>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         self.rank(&self.backbone.encode_pairs(pairs)?, top_k)
     }
 
