@@ -12,6 +12,17 @@ use crate::similarity::{Similarity, normalized};
 /// Correlates the similarities of pairs of texts with scores that people gave them (STS), on any scale.
 ///
 /// As sentence-transformers' `EmbeddingSimilarityEvaluator`.
+///
+/// ```
+/// use mpnet::{Similarity, evaluation::EmbeddingSimilarityEvaluator};
+/// use mpnet::quantization::EmbeddingPrecision;
+///
+/// let evaluator = EmbeddingSimilarityEvaluator {
+///     similarities: vec![Similarity::Cosine, Similarity::Manhattan],
+///     precision: Some(EmbeddingPrecision::Binary),
+///     ..Default::default()
+/// };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EmbeddingSimilarityEvaluator {
     /// The similarity functions to try; none: the model's own, or the cosine of embeddings that come without one.
@@ -24,6 +35,19 @@ pub struct EmbeddingSimilarityEvaluator {
 }
 
 /// How well similarities follow the scores that people gave.
+///
+/// ```
+/// use mpnet::evaluation::{EmbeddingSimilarityEvaluator, Metrics};
+/// # use mpnet::ndarray::arr2;
+///
+/// # let rows = arr2(&[[1.0_f32, 0.0], [1.0, 1.0], [0.0, 1.0]]);
+/// # let all = EmbeddingSimilarityEvaluator::default().score_embeddings(&rows.view(), &arr2(&[[1.0_f32, 0.0]; 3]).view(), &[3.0, 2.0, 1.0])?;
+/// let (_, metrics) = all[0]; // of `evaluate` or `score_embeddings`
+/// for (name, value) in metrics.entries() {
+///     println!("{name} {value:.4}");
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct EmbeddingSimilarityMetrics {
@@ -37,6 +61,18 @@ super::named!(EmbeddingSimilarityMetrics: pearson, spearman);
 
 impl EmbeddingSimilarityEvaluator {
     /// Encodes the pairs `sentences1[i]`, `sentences2[i]` and correlates their similarity with `scores[i]`.
+    ///
+    /// ```
+    /// use mpnet::evaluation::EmbeddingSimilarityEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let first = ["a long day", "the house", "who was there"];
+    /// let second = ["the day was long", "a new house", "an old train"];
+    /// let results = EmbeddingSimilarityEvaluator::default()
+    ///     .evaluate(&encoder, &first, &second, &[5.0, 4.0, 0.5])?;
+    /// println!("Spearman by the {}: {:.3}", results[0].0.name(), results[0].1.spearman);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -58,6 +94,17 @@ impl EmbeddingSimilarityEvaluator {
     }
 
     /// The same of embeddings, `[B, D]` each.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::EmbeddingSimilarityEvaluator, ndarray::arr2};
+    ///
+    /// let first = arr2(&[[1.0_f32, 0.0], [1.0, 0.0], [1.0, 0.0]]);
+    /// let second = arr2(&[[1.0_f32, 0.1], [1.0, 1.0], [0.0, 1.0]]);
+    /// let results = EmbeddingSimilarityEvaluator::default()
+    ///     .score_embeddings(&first.view(), &second.view(), &[0.5, 2.5, 5.0])?;
+    /// assert!((results[0].1.spearman + 1.0).abs() < 1e-12);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -46,6 +46,15 @@ impl Default for LogisticRegression {
 }
 
 /// What was learnt from labelled embeddings.
+///
+/// ```
+/// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0]]);
+/// let model = LogisticRegression::default().fit(&rows.view(), &[0, 1])?;
+/// assert_eq!((model.coef.dim(), model.intercept.len()), ((1, 2), 1));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LogisticRegressionModel<L> {
@@ -61,6 +70,15 @@ pub struct LogisticRegressionModel<L> {
 
 impl LogisticRegression {
     /// Learns from `embeddings` `[B, D]` and their `labels` `[B]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["greeting", "greeting", "order"])?;
+    /// assert_eq!(model.classes, ["greeting", "order"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -222,6 +240,16 @@ fn product(
 impl<L: Clone> LogisticRegressionModel<L> {
     /// The logits of `embeddings` `[B, D]`: `[B, C]`, or `[B, 1]` for two classes, positive for the second.
     ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[-1.0_f32], [1.0]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["low", "high"])?;
+    /// let decisions = model.decision_function(&rows.view())?;
+    /// assert!(decisions[[0, 0]] > 0.0 && decisions[[1, 0]] < 0.0); // above 0: the second class, "low"
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Input`] if the width is another than was learnt from, or a component is not finite.
@@ -237,6 +265,16 @@ impl<L: Clone> LogisticRegressionModel<L> {
     }
 
     /// The probability of each class for `embeddings` `[B, D]`: `[B, C]`, rows adding up to 1.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["a", "a", "b", "b"])?;
+    /// let probabilities = model.predict_proba(&rows.view())?;
+    /// assert!((probabilities.row(0).sum() - 1.0).abs() < 1e-12);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -259,6 +297,15 @@ impl<L: Clone> LogisticRegressionModel<L> {
     }
 
     /// The likeliest class of each of `embeddings` `[B, D]`; of equally likely ones the first.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["a", "a", "b", "b"])?;
+    /// assert_eq!(model.predict(&arr2(&[[0.2_f32, 1.0]]).view())?, ["b"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -12,6 +12,12 @@ use crate::sentence::SentenceEncoder;
 /// Mines a set of texts for its most similar pairs and compares them with the known duplicates.
 ///
 /// As sentence-transformers' `ParaphraseMiningEvaluator`, which mines by the cosine.
+///
+/// ```
+/// use mpnet::evaluation::ParaphraseMiningEvaluator;
+///
+/// let evaluator = ParaphraseMiningEvaluator { add_transitive_closure: true, ..Default::default() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParaphraseMiningEvaluator {
     /// The most pairs that are mined.
@@ -31,6 +37,15 @@ impl Default for ParaphraseMiningEvaluator {
 }
 
 /// How well the pairs found are the duplicates known.
+///
+/// ```
+/// use mpnet::{evaluation::ParaphraseMiningEvaluator, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [1.0, 0.1], [0.0, 1.0]]);
+/// let metrics = ParaphraseMiningEvaluator::default().score_embeddings(&rows.view(), &[(0, 1)])?;
+/// println!("from {:.3} on, {:.0} % of the duplicates", metrics.threshold, 100.0 * metrics.recall);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ParaphraseMiningMetrics {
@@ -51,6 +66,16 @@ super::named!(ParaphraseMiningMetrics: average_precision, f1, precision, recall,
 impl ParaphraseMiningEvaluator {
     /// Encodes `sentences` and mines them; `duplicates` are the known pairs by place, each once in either order.
     ///
+    /// ```
+    /// use mpnet::evaluation::ParaphraseMiningEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let sentences = ["a new house", "the house is new", "an old train", "who was there"];
+    /// let metrics = ParaphraseMiningEvaluator::default().evaluate(&encoder, &sentences, &[(0, 1)])?;
+    /// println!("{metrics}");
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Input`] if `duplicates` is empty, names a sentence beyond the last, or one as its own duplicate;
@@ -67,6 +92,15 @@ impl ParaphraseMiningEvaluator {
     }
 
     /// The same of embeddings, `[B, D]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::ParaphraseMiningEvaluator, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [1.0, 0.1], [0.0, 1.0]]);
+    /// let metrics = ParaphraseMiningEvaluator::default().score_embeddings(&rows.view(), &[(1, 0)])?;
+    /// assert_eq!(metrics.average_precision, 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

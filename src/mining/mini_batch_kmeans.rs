@@ -57,6 +57,12 @@ pub struct MiniBatchKMeans {
 impl MiniBatchKMeans {
     /// With scikit-learn's defaults: batches of 1024, at most 100 rounds, an end after 10 steps without improvement,
     /// reassignment below 1 %; seed 0.
+    ///
+    /// ```
+    /// use mpnet::mining::MiniBatchKMeans;
+    ///
+    /// let kmeans = MiniBatchKMeans { batch_size: 4096, ..MiniBatchKMeans::new(100) };
+    /// ```
     #[must_use]
     pub fn new(n_clusters: usize) -> Self {
         Self {
@@ -74,6 +80,15 @@ impl MiniBatchKMeans {
     }
 
     /// Clusters the rows of `embeddings` `[N, D]`.
+    ///
+    /// ```
+    /// use mpnet::{mining::MiniBatchKMeans, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[0.0_f32, 0.1], [5.0, 5.0], [0.1, 0.0], [5.1, 5.0]]);
+    /// let clustering = MiniBatchKMeans::new(2).fit(&rows.view())?;
+    /// assert_eq!(clustering.labels[0], clustering.labels[2]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -29,12 +29,24 @@ pub struct HeadOptions {
 
 impl HeadOptions {
     /// The precision of weights and products, the head's too; [`Precision::F32`] unless set.
+    ///
+    /// ```
+    /// use mpnet::{Precision, model::heads::HeadOptions};
+    ///
+    /// let options = HeadOptions::default().precision(Precision::Int8);
+    /// ```
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
     /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
+    ///
+    /// ```
+    /// use mpnet::{Isa, model::heads::HeadOptions};
+    ///
+    /// let options = HeadOptions::default().isa(Isa::best());
+    /// ```
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
         self
