@@ -425,6 +425,17 @@ fn texts_through_the_tiny_model() {
     let got = evaluator.evaluate(&encoder, &first[..4], &second, &relevant).unwrap();
     metrics_close(&got, want("information_retrieval"), cosine, EXACT);
 
+    let evaluator = InformationRetrievalEvaluator {
+        query_prompt: Some("who ".into()),
+        corpus_prompt: Some("the old town of the world: ".into()),
+        truncate_dim: Some(8),
+        ..evaluator
+    };
+    let plain = got;
+    let got = evaluator.evaluate(&encoder, &first[..4], &second, &relevant).unwrap();
+    metrics_close(&got, want("prompted"), cosine, EXACT);
+    assert_ne!(got, plain, "the prompts and the truncation are not seen");
+
     let sample =
         |query: usize, positive: &[&'static str], negative: &[&'static str]| RerankingSample {
             query: texts[query],

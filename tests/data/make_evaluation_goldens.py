@@ -375,6 +375,12 @@ def tiny():
                 dict(zip("0123", first)), dict(zip("012345", second)), relevant, write_csv=False
             ), model,
         ),
+        prompted=run(
+            st.InformationRetrievalEvaluator(
+                dict(zip("0123", first)), dict(zip("012345", second)), relevant, query_prompt="who ",
+                corpus_prompt="the old town of the world: ", truncate_dim=8, write_csv=False,
+            ), model,
+        ),
         reranking=run(
             st.RerankingEvaluator([
                 dict(query=texts[0], positive=texts[1:3], negative=texts[3:9]),
