@@ -105,7 +105,7 @@ fn similarity(encoder: &SentenceEncoder) -> Result<()> {
     }
     let evaluator = EmbeddingSimilarityEvaluator {
         similarities: vec![Similarity::Cosine, Similarity::Euclidean, Similarity::Manhattan],
-        truncate_dim: None,
+        ..Default::default()
     };
     let start = Instant::now();
     let results = evaluator.evaluate(encoder, &first, &second, &scores)?;

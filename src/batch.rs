@@ -43,6 +43,17 @@ pub struct Batch {
 impl Batch {
     /// A batch of the given texts, each a sequence of ids, in their order.
     ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let config = encoder.model().config();
+    /// let batch = Batch::new(&[vec![0, 7, 2], vec![0, 7, 8, 2]], config)?;
+    /// assert_eq!(batch.ids(), [0, 7, 2, 0, 7, 8, 2]); // one text after another, nothing between
+    /// assert!(Batch::new(&[vec![999_999]], config).is_err());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::TokenId`] if an id is beyond the vocabulary, [`Error::TooLong`] if a text has more tokens than
@@ -54,6 +65,17 @@ impl Batch {
 
     /// All texts, in batches of texts of similar length and at most `budget` tokens each (a longer text is a batch of
     /// its own), the longest first. [`Batch::scatter`] puts results back into the caller's order.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// use mpnet::Batch;
+    ///
+    /// let texts = [vec![0, 2], vec![0, 7, 8, 2], vec![0, 7, 2]];
+    /// let batches = Batch::by_length(&texts, encoder.model().config(), 7)?;
+    /// assert_eq!(batches.len(), 2);
+    /// assert_eq!(batches[0].texts(), [1, 2]); // seven tokens
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -159,18 +181,39 @@ impl Batch {
     }
 
     /// Number of texts, `B`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[[0, 7, 2], [0, 8, 2]], encoder.model().config())?;
+    /// assert_eq!((batch.len(), batch.ids().len()), (2, 6));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
     /// Whether there are no texts.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new::<Vec<u32>>(&[], encoder.model().config())?;
+    /// assert!(batch.is_empty());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
     /// The ids of all texts, `[N]`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[[0, 7, 2], [0, 8, 2]], encoder.model().config())?;
+    /// assert_eq!(batch.ids(), [0, 7, 2, 0, 8, 2]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -178,12 +221,26 @@ impl Batch {
 
     /// For each token its row in the position table, `[N]`: counted from 2 in every text, skipping `<pad>`, which has
     /// row 1.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[vec![0, 7, 2], vec![0, 2]], encoder.model().config())?;
+    /// assert_eq!(batch.positions(), [2, 3, 4, 2, 3]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
 
     /// The tokens of text `b`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[vec![0, 7, 2], vec![0, 2]], encoder.model().config())?;
+    /// assert_eq!(&batch.ids()[batch.range(1)], [0, 2]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Panics
     ///
@@ -194,17 +251,47 @@ impl Batch {
     }
 
     /// The tokens of each text, in order.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[vec![0, 7, 2], vec![0, 2]], encoder.model().config())?;
+    /// assert!(batch.ranges().eq([0..3, 3..5]));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
         self.offsets.windows(2).map(|pair| pair[0]..pair[1])
     }
 
     /// Where each text stood in the input that the batch was made of, `[B]`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let texts = [vec![0, 2], vec![0, 7, 2]];
+    /// let batches = mpnet::Batch::by_length(&texts, encoder.model().config(), 100)?;
+    /// assert_eq!(batches[0].texts(), [1, 0]); // the longest first
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn texts(&self) -> &[usize] {
         &self.texts
     }
 
     /// Writes row `b` of `rows` `[B, D]` to the row of `out` where text `b` stood in the input.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// use mpnet::{Batch, ndarray::{Array2, arr2}};
+    ///
+    /// let texts = [vec![0, 2], vec![0, 7, 2]];
+    /// let mut out = Array2::zeros((2, 1));
+    /// for batch in Batch::by_length(&texts, encoder.model().config(), 100)? {
+    ///     let lengths: Vec<f32> = batch.ranges().map(|tokens| tokens.len() as f32).collect();
+    ///     let rows = Array2::from_shape_vec((batch.len(), 1), lengths).expect("a row for each text");
+    ///     batch.scatter(rows.view(), &mut out);
+    /// }
+    /// assert_eq!(out, arr2(&[[2.0], [3.0]]));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Panics
     ///

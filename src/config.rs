@@ -100,6 +100,13 @@ struct ModelType {
 impl Config {
     /// Reads and validates the text of a `config.json`; `file` names it in errors.
     ///
+    /// ```
+    /// use mpnet::{Config, Error};
+    ///
+    /// let error = Config::from_json(r#"{"model_type": "bert"}"#, "config.json").unwrap_err();
+    /// assert!(matches!(error, Error::Architecture { .. } | Error::Field { .. } | Error::Json { .. }));
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Json`] if it is not JSON or a required field is missing, [`Error::Architecture`] if `model_type`
@@ -115,6 +122,13 @@ impl Config {
     }
 
     /// Width of one attention head, `K = D / H`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let config = encoder.model().config();
+    /// assert_eq!(config.head_size() * config.num_attention_heads, config.hidden_size);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads.max(1)
@@ -122,6 +136,13 @@ impl Config {
 
     /// The longest text that the position table can number, special tokens included: the first token has
     /// position 2, so two rows of the table are never reached.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let config = encoder.model().config();
+    /// assert_eq!(config.max_tokens(), config.max_position_embeddings - 2);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_position_embeddings.saturating_sub(2)

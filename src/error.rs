@@ -3,10 +3,28 @@
 use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].
+///
+/// ```
+/// fn dimension(model: &str) -> mpnet::Result<usize> {
+///     Ok(mpnet::SentenceEncoder::from_pretrained(model)?.dim())
+/// }
+/// # assert_eq!(dimension("tests/data/tiny").unwrap(), 32);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What was wrong, and where. The message names the file, tensor, field or text; a wrapped cause is in
 /// [`source`](std::error::Error::source).
+///
+/// ```
+/// use mpnet::{Error, SentenceEncoder};
+///
+/// match SentenceEncoder::from_pretrained("no/such/model") {
+///     Err(Error::Io { path, .. }) => println!("{} is not there", path.display()),
+///     Err(other) => println!("{other}"),
+///     Ok(_) => unreachable!(),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -306,6 +324,14 @@ impl Error {
             *text += by;
         }
         self
+    }
+}
+
+/// Fails if an option is 0 that must not be.
+pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::Option { option, problem: "is 0, must be at least 1".to_owned() }),
+        _ => Ok(()),
     }
 }
 

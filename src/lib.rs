@@ -71,7 +71,15 @@ pub use pooling::{Pooling, PoolingMode};
 pub use similarity::Similarity;
 pub use tokenizer::{Tokenizer, Tokens};
 
-/// The examples of README.md, compiled.
+/// The examples of README.md and of the pages in docs/, compiled.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/from-python.md")]
+    struct FromPython;
+
+    #[doc = include_str!("../docs/choosing.md")]
+    struct Choosing;
+}

@@ -10,6 +10,12 @@ use crate::error::{Error, Result};
 use crate::kernels::Team;
 
 /// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of them.
+///
+/// ```
+/// use mpnet::{Pooling, PoolingMode};
+///
+/// let pooling = Pooling::new([PoolingMode::Cls]); // as multi-qa-mpnet-base-dot-v1
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PoolingMode {
@@ -129,6 +135,13 @@ enum Names {
 
 impl Pooling {
     /// The concatenation of `modes`, prompts included; no mode at all means the mean.
+    ///
+    /// ```
+    /// use mpnet::{Pooling, PoolingMode};
+    ///
+    /// let pooling = Pooling::new([PoolingMode::Mean, PoolingMode::Max]);
+    /// assert_eq!(pooling.dim(768), 1536);
+    /// ```
     pub fn new(modes: impl IntoIterator<Item = PoolingMode>) -> Self {
         let mut modes: Vec<PoolingMode> = modes.into_iter().collect();
         if modes.is_empty() {
@@ -138,6 +151,15 @@ impl Pooling {
     }
 
     /// Whether the tokens of a prompt are pooled (the default) or only seen by the encoder.
+    ///
+    /// ```
+    /// use mpnet::{Pooling, PoolingMode, SentenceEncoder};
+    ///
+    /// let pooling = Pooling::new([PoolingMode::Mean]).include_prompt(false);
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::builder(directory).pooling(pooling).build()?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn include_prompt(mut self, include: bool) -> Self {
         self.include_prompt = include;
@@ -147,6 +169,14 @@ impl Pooling {
     /// Reads a pooling module's `config.json` for hidden states of width `d`: booleans such as
     /// `pooling_mode_mean_tokens` (sentence-transformers before 5.4), or `pooling_mode`, a name or a list of names.
     /// `file` names it in errors.
+    ///
+    /// ```
+    /// use mpnet::{Pooling, PoolingMode};
+    ///
+    /// let json = r#"{"word_embedding_dimension": 768, "pooling_mode_cls_token": true}"#;
+    /// assert_eq!(Pooling::from_json(json, 768, "config.json")?.modes(), [PoolingMode::Cls]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -219,6 +249,12 @@ impl Pooling {
     }
 
     /// The modes, in the order of concatenation.
+    ///
+    /// ```
+    /// use mpnet::{Pooling, PoolingMode};
+    ///
+    /// assert_eq!(Pooling::new([]).modes(), [PoolingMode::Mean]);
+    /// ```
     #[must_use]
     pub fn modes(&self) -> &[PoolingMode] {
         &self.modes
@@ -230,6 +266,12 @@ impl Pooling {
     }
 
     /// Width of the pooled vector for hidden states of width `d`.
+    ///
+    /// ```
+    /// use mpnet::{Pooling, PoolingMode};
+    ///
+    /// assert_eq!(Pooling::new([PoolingMode::Cls, PoolingMode::Mean]).dim(768), 1536);
+    /// ```
     #[must_use]
     pub fn dim(&self, d: usize) -> usize {
         self.modes.len() * d
@@ -237,6 +279,17 @@ impl Pooling {
 
     /// Pools each text of `batch`: `hidden: [N, D]` → `[B, dim]`. The first `prompt` tokens of each text are a prompt,
     /// left out if the pooling does not [include](Pooling::include_prompt) it.
+    ///
+    /// ```
+    /// use mpnet::{Batch, Pooling, PoolingMode};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = Batch::new(&[[0, 7, 2]], encoder.model().config())?;
+    /// let hidden = encoder.model().forward(&batch);
+    /// let pooled = Pooling::new([PoolingMode::Cls]).apply(hidden.view(), &batch, 0);
+    /// assert_eq!(pooled.row(0), hidden.row(0));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Panics
     ///

@@ -13,6 +13,14 @@ use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 
 /// A similarity function, by the names of `similarity_fn_name` in `config_sentence_transformers.json`.
+///
+/// ```
+/// use mpnet::Similarity;
+///
+/// let similarity: Similarity = "euclidean".parse()?;
+/// assert_eq!(similarity, Similarity::Euclidean);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Similarity {
@@ -47,6 +55,10 @@ impl FromStr for Similarity {
 
 impl Similarity {
     /// Its name in `config_sentence_transformers.json`.
+    ///
+    /// ```
+    /// assert_eq!(mpnet::Similarity::Dot.name(), "dot");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,6 +71,13 @@ impl Similarity {
 
     /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`.
     ///
+    /// ```
+    /// use mpnet::{Similarity, ndarray::arr2};
+    ///
+    /// let (a, b) = (arr2(&[[3.0_f32, 4.0]]), arr2(&[[0.0_f32, 0.0], [1.0, 1.0]]));
+    /// assert_eq!(Similarity::Manhattan.all(&a.view(), &b.view()), arr2(&[[-7.0, -5.0]]));
+    /// ```
+    ///
     /// # Panics
     ///
     /// If the widths differ.
@@ -69,6 +88,31 @@ impl Similarity {
             Self::Dot => dot_score(a, b),
             Self::Euclidean => euclidean_sim(a, b),
             Self::Manhattan => manhattan_sim(a, b),
+        }
+    }
+
+    /// The similarity of row `i` of `a` and row `i` of `b`, `[A, D]` each: `[A]`.
+    ///
+    /// Source: `SimilarityFunction.to_similarity_pairwise_fn`.
+    ///
+    /// ```
+    /// use mpnet::{Similarity, ndarray::{arr1, arr2}};
+    ///
+    /// let (a, b) = (arr2(&[[3.0_f32, 4.0], [1.0, 0.0]]), arr2(&[[0.0_f32, 0.0], [2.0, 5.0]]));
+    /// assert_eq!(Similarity::Euclidean.pairwise(&a.view(), &b.view())[0], -5.0);
+    /// assert_eq!(Similarity::Dot.pairwise(&a.view(), &b.view()), arr1(&[0.0, 2.0]));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    #[must_use]
+    pub fn pairwise(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+        match self {
+            Self::Cosine => pairwise_cos_sim(a, b),
+            Self::Dot => pairwise_dot_score(a, b),
+            Self::Euclidean => pairwise_euclidean_sim(a, b),
+            Self::Manhattan => pairwise_manhattan_sim(a, b),
         }
     }
 }
@@ -97,6 +141,13 @@ pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 
 /// The dot product of each row of `a` `[A, D]` with each row of `b` `[B, D]`: `[A, B]`.
 ///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::dot_score};
+///
+/// let (a, b) = (arr2(&[[1.0_f32, 2.0]]), arr2(&[[3.0_f32, 4.0], [0.0, 1.0]]));
+/// assert_eq!(dot_score(&a.view(), &b.view()), arr2(&[[11.0, 2.0]]));
+/// ```
+///
 /// # Panics
 ///
 /// If the widths differ.
@@ -112,6 +163,13 @@ pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 /// Minus the euclidean distance of each row of `a` `[A, D]` from each row of `b` `[B, D]`: `[A, B]`. Of the differences
 /// themselves, not of `‖a‖² + ‖b‖² − 2 a·b`, which loses all digits for near vectors.
 ///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::euclidean_sim};
+///
+/// let (a, b) = (arr2(&[[0.0_f32, 0.0]]), arr2(&[[3.0_f32, 4.0]]));
+/// assert_eq!(euclidean_sim(&a.view(), &b.view()), arr2(&[[-5.0]]));
+/// ```
+///
 /// # Panics
 ///
 /// If the widths differ.
@@ -121,6 +179,13 @@ pub fn euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 }
 
 /// Minus the sum of absolute differences of each row of `a` `[A, D]` and each row of `b` `[B, D]`: `[A, B]`.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::manhattan_sim};
+///
+/// let (a, b) = (arr2(&[[0.0_f32, 0.0]]), arr2(&[[3.0_f32, 4.0]]));
+/// assert_eq!(manhattan_sim(&a.view(), &b.view()), arr2(&[[-7.0]]));
+/// ```
 ///
 /// # Panics
 ///
@@ -132,6 +197,13 @@ pub fn manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 
 /// [`cos_sim`] of row `i` of `a` and row `i` of `b`, `[A]`.
 ///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::pairwise_cos_sim};
+///
+/// let (a, b) = (arr2(&[[2.0_f32, 0.0], [1.0, 0.0]]), arr2(&[[3.0_f32, 0.0], [0.0, 1.0]]));
+/// assert_eq!(pairwise_cos_sim(&a.view(), &b.view()).to_vec(), [1.0, 0.0]);
+/// ```
+///
 /// # Panics
 ///
 /// If the shapes differ.
@@ -141,6 +213,13 @@ pub fn pairwise_cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32>
 }
 
 /// [`dot_score`] of row `i` of `a` and row `i` of `b`, `[A]`.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::pairwise_dot_score};
+///
+/// let (a, b) = (arr2(&[[2.0_f32, 1.0], [1.0, 0.0]]), arr2(&[[3.0_f32, 4.0], [0.0, 1.0]]));
+/// assert_eq!(pairwise_dot_score(&a.view(), &b.view()).to_vec(), [10.0, 0.0]);
+/// ```
 ///
 /// # Panics
 ///
@@ -152,6 +231,13 @@ pub fn pairwise_dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f3
 
 /// [`euclidean_sim`] of row `i` of `a` and row `i` of `b`, `[A]`.
 ///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::pairwise_euclidean_sim};
+///
+/// let (a, b) = (arr2(&[[0.0_f32, 0.0], [1.0, 1.0]]), arr2(&[[3.0_f32, 4.0], [1.0, 1.0]]));
+/// assert_eq!(pairwise_euclidean_sim(&a.view(), &b.view()).to_vec(), [-5.0, 0.0]);
+/// ```
+///
 /// # Panics
 ///
 /// If the shapes differ.
@@ -161,6 +247,13 @@ pub fn pairwise_euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array
 }
 
 /// [`manhattan_sim`] of row `i` of `a` and row `i` of `b`, `[A]`.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, similarity::pairwise_manhattan_sim};
+///
+/// let (a, b) = (arr2(&[[0.0_f32, 0.0], [1.0, 1.0]]), arr2(&[[3.0_f32, 4.0], [1.0, 2.0]]));
+/// assert_eq!(pairwise_manhattan_sim(&a.view(), &b.view()).to_vec(), [-7.0, -1.0]);
+/// ```
 ///
 /// # Panics
 ///

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, at_least_one};
 
 /// The sentences of `text`, by the rules of Unicode: after `.`, `?`, `!` and their like in other scripts, and at the end
 /// of a line. Abbreviations are not known: "Dr. Who" is two sentences.
@@ -39,12 +39,9 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if `max_chars` is 0.
+/// [`Error::Option`](crate::Error::Option) if `max_chars` is 0.
 pub fn by_chars(text: &str, max_chars: usize) -> Result<Vec<Range<usize>>> {
-    if max_chars == 0 {
-        let problem = "is 0, must be at least 1".to_owned();
-        return Err(Error::Option { option: "max_chars", problem });
-    }
+    at_least_one("max_chars", max_chars)?;
     let fits = |range: &Range<usize>| text[range.clone()].chars().nth(max_chars).is_none();
     let pack = |pieces: Vec<Range<usize>>| {
         let mut packed: Vec<Range<usize>> = Vec::new();
@@ -112,6 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Error;
 
     fn shown(text: &str, ranges: Vec<Range<usize>>) -> Vec<&str> {
         ranges.into_iter().map(|range| &text[range]).collect()

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 
 use common::{Damaged, Goldens, assert_close, json, tiny};
 use mpnet::ndarray::{ArrayD, Axis};
+use mpnet::quantization::{EmbeddingPrecision, QuantizedEmbeddings};
 use mpnet::{
-    EncodeOptions, Error, Overflow, Pooling, SentenceEncoder, Similarity, TokenEmbeddings,
+    Embeddings, EncodeOptions, Error, Overflow, Pooling, SentenceEncoder, Similarity,
+    TokenEmbeddings,
 };
 use serde::Deserialize;
 
@@ -138,6 +140,82 @@ fn truncated_and_normalised() {
             tolerance,
         );
     }
+}
+
+/// Byte for byte, except where an embedding stands so near the edge between two buckets, or a bit's zero, that its own
+/// tolerance reaches the other side; the goldens have the embeddings that their bytes were made of.
+#[test]
+fn every_output_precision() {
+    #[derive(Deserialize)]
+    struct Precisions {
+        texts: Vec<String>,
+        calls: Vec<Call>,
+    }
+    #[derive(Deserialize)]
+    struct Call {
+        method: String,
+        arguments: Arguments,
+        rows: BTreeMap<String, Vec<Vec<i16>>>,
+    }
+    let precisions: Precisions = ask("precisions");
+    let (encoder, texts) = (SentenceEncoder::from_pretrained(tiny()).unwrap(), &precisions.texts);
+    let (mut bytes, mut at_an_edge) = (0, 0);
+    for (n, call) in precisions.calls.into_iter().enumerate() {
+        // As for other truncated embeddings.
+        let tolerance = if call.arguments.normalize_embeddings { 4.0 } else { 1.0 } * EMBEDDING;
+        let options = call.arguments.options();
+        let embeddings = match call.method.as_str() {
+            "encode" => encoder.encode_with(texts, &options),
+            "encode_query" => encoder.encode_query_with(texts, &options),
+            other => panic!("{other}"),
+        };
+        let embeddings = embeddings.unwrap().embeddings;
+        let reference = want(&format!("precisions/{n}"));
+        for (name, rows) in call.rows {
+            let got = embeddings.quantize(name.parse().unwrap(), None).unwrap();
+            let (got, signed) = match got {
+                QuantizedEmbeddings::Int8(a) => (a.mapv(i16::from), 128),
+                QuantizedEmbeddings::Binary(a) => (a.mapv(i16::from), 128),
+                QuantizedEmbeddings::Uint8(a) | QuantizedEmbeddings::Ubinary(a) => {
+                    (a.mapv(i16::from), 0)
+                }
+                QuantizedEmbeddings::Float32(_) => panic!("{name}"),
+            };
+            assert_eq!((got.nrows(), got.ncols()), (rows.len(), rows[0].len()), "{n}, {name}");
+            for ((i, k), &got) in got.indexed_iter() {
+                let want = rows[i][k];
+                bytes += 1;
+                if got == want {
+                    continue;
+                }
+                at_an_edge += 1;
+                let place = format!("call {n}, {name}, row {i}, {k}: got {got}, want {want}");
+                if name.ends_with("binary") {
+                    let differ = (got + signed) ^ (want + signed);
+                    for bit in (0..8).filter(|bit| differ & (0x80 >> bit) != 0) {
+                        assert!(reference[[i, 8 * k + bit]].abs() <= tolerance, "{place}");
+                    }
+                    continue;
+                }
+                let column = reference.index_axis(Axis(1), k);
+                let low = column.fold(f64::INFINITY, |a, &x| a.min(x));
+                let high = column.fold(f64::NEG_INFINITY, |a, &x| a.max(x));
+                let step = (high - low) / 255.0;
+                // The value, the lower end and both ends of 255 steps are off by the tolerance at most, and the division
+                // by a few units in the last place of 255.
+                let allowed = 4.0 * tolerance / step + 255.0 * 4.0 * f64::from(f32::EPSILON);
+                let position = (reference[[i, k]] - low) / step;
+                let edge = f64::from(got.max(want) + signed);
+                assert!((got - want).abs() == 1 && (position - edge).abs() <= allowed, "{place}");
+            }
+        }
+    }
+    // The largest value of a column stands at an edge by definition; apart from those, edges are rare.
+    assert!(bytes > 1500 && at_an_edge * 20 < bytes, "{at_an_edge} of {bytes}");
+
+    let one = encoder.encode(&texts[..1]).unwrap();
+    let error = one.quantize(EmbeddingPrecision::Int8, None).unwrap_err();
+    assert!(matches!(error, Error::Option { option: "calibration_embeddings", .. }), "{error}");
 }
 
 /// tiny with another pooling, and normalised or not.

@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 
 use common::{json, pool, tiny};
 use mpnet::evaluation::*;
-use mpnet::mining::{Clustering, KMeans, KMeansInit, MiniBatchKMeans};
+use mpnet::mining::{Clustering, KMeans, KMeansInit, MiniBatchKMeans, Paraphrase};
 use mpnet::ndarray::{Array2, ArrayView1, Axis, s};
+use mpnet::quantization::EmbeddingPrecision;
 use mpnet::{Error, SentenceEncoder, Similarity};
 use serde_json::Value;
 
@@ -92,6 +93,40 @@ fn embedding_similarity_over_four_functions() {
         close(name, got.pearson, golden("pearson"), ROUNDED);
         close(name, got.spearman, golden("spearman"), EXACT);
     }
+}
+
+/// The rows have length 1 exactly, so that buckets and bits are the reference's, and with them all scores but the cosines.
+#[test]
+fn embedding_similarity_in_every_precision() {
+    let goldens = &GOLDENS["embedding_similarity_precision"];
+    let (first, second) = (rows(&goldens["first"]), rows(&goldens["second"]));
+    let gold = floats(&goldens["gold"]);
+    for precision in EmbeddingPrecision::ALL {
+        let evaluator = EmbeddingSimilarityEvaluator {
+            similarities: all_similarities(),
+            precision: Some(precision),
+            ..Default::default()
+        };
+        // Any length will do: they are normalised first. Powers of two change no digit.
+        let longer = &first * 4.0;
+        let got = evaluator.score_embeddings(&longer.view(), &second.view(), &gold).unwrap();
+        let want = &goldens["cases"][precision.name()];
+        for ((_, got), (_, name)) in got.iter().zip(SIMILARITIES) {
+            let what = format!("{precision}, {name}");
+            close(&what, got.pearson, &want[format!("pearson_{name}")], ROUNDED);
+            match &want[format!("spearman_{name}")] {
+                Value::Null => assert!(name == "cosine" && precision.name().ends_with("binary")),
+                want => close(&what, got.spearman, want, EXACT),
+            }
+        }
+    }
+    let evaluator = EmbeddingSimilarityEvaluator {
+        precision: Some(EmbeddingPrecision::Int8),
+        ..Default::default()
+    };
+    let narrow = second.slice(s![.., ..5]);
+    let error = evaluator.score_embeddings(&first.view(), &narrow, &gold).unwrap_err();
+    assert!(matches!(error, Error::Input { input: "embeddings2", .. }), "{error}");
 }
 
 #[test]
@@ -372,6 +407,10 @@ fn texts_through_the_tiny_model() {
         // The spread of the cosines is some 0.1, so that their error of 1e-7 is 1e-6 of it.
         metrics_close(&got[0].1, want(name), |metric| format!("{metric}_cosine"), 5e-6);
     }
+    let precision = Some(EmbeddingPrecision::Binary);
+    let evaluator = EmbeddingSimilarityEvaluator { precision, ..Default::default() };
+    let got = evaluator.evaluate(&encoder, &first, &second, &gold).unwrap();
+    metrics_close(&got[0].1, want("binary"), |metric| format!("{metric}_cosine"), ROUNDED);
     let cosine = |metric: &str| format!("cosine_{metric}");
     let evaluator = BinaryClassificationEvaluator::default();
     let got = evaluator.evaluate(&encoder, &first, &second, &labels).unwrap();
@@ -385,6 +424,17 @@ fn texts_through_the_tiny_model() {
     let relevant = [vec![1], vec![3, 5], vec![], vec![0]];
     let got = evaluator.evaluate(&encoder, &first[..4], &second, &relevant).unwrap();
     metrics_close(&got, want("information_retrieval"), cosine, EXACT);
+
+    let evaluator = InformationRetrievalEvaluator {
+        query_prompt: Some("who ".into()),
+        corpus_prompt: Some("the old town of the world: ".into()),
+        truncate_dim: Some(8),
+        ..evaluator
+    };
+    let plain = got;
+    let got = evaluator.evaluate(&encoder, &first[..4], &second, &relevant).unwrap();
+    metrics_close(&got, want("prompted"), cosine, EXACT);
+    assert_ne!(got, plain, "the prompts and the truncation are not seen");
 
     let sample =
         |query: usize, positive: &[&'static str], negative: &[&'static str]| RerankingSample {
@@ -518,8 +568,8 @@ fn wrong_input_is_named() {
     names(mining.score_embeddings(&x, &[(0, 6)]), "(0, 6) is beyond the 6 sentences");
     names(mining.score_embeddings(&x, &[(2, 2)]), "(2, 2) is one sentence");
     names(mining.score_embeddings(&nan, &[(0, 1)]), "row 4");
-    let pair = |i, j, score| MinedPair { score, i, j };
-    names(mining.score_pairs(&[pair(0, 1, f64::NAN)], &[(0, 1)]), "pair 0 has score NaN");
+    let pair = |i, j, score| Paraphrase { score, i, j };
+    names(mining.score_pairs(&[pair(0, 1, f32::NAN)], &[(0, 1)]), "pair 0 has score NaN");
     let twice = [pair(0, 1, 0.5), pair(1, 0, 0.5)];
     names(mining.score_pairs(&twice, &[(0, 1)]), "(1, 0) occurs twice");
     let none_at_all = ParaphraseMiningEvaluator { top_k: 0, ..mining };

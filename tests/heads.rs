@@ -308,6 +308,38 @@ fn texts_and_pairs_are_classified_as_the_pipeline_does() {
     assert!(sequence_classification().classify(&none).unwrap().is_empty());
 }
 
+/// sentence-transformers' `CrossEncoder`: a sigmoid of a single logit, the logits themselves of several.
+#[test]
+fn pairs_as_a_cross_encoder_scores_them() {
+    let goldens = goldens();
+    let pairs: Vec<(String, String)> = of(&goldens["sequence_classification"]["pairs"]);
+    let golden = &goldens["cross_encoder"]["reranker"];
+    let reranker = SequenceClassification::from_pretrained(directory("reranker").path()).unwrap();
+    let want: Vec<f64> = of(&golden["predict"]);
+    for (got, want) in reranker.classify_pairs(&pairs).unwrap().iter().zip(want) {
+        assert_score("predict", got.score, want, SCORE);
+    }
+    let (query, documents): (String, Vec<String>) =
+        (of(&golden["query"]), of(&golden["documents"]));
+    let pairs_of_query: Vec<_> = documents.iter().map(|document| (&query, document)).collect();
+    let scores = reranker.classify_pairs(&pairs_of_query).unwrap();
+    let mut order: Vec<usize> = (0..documents.len()).collect();
+    order.sort_by(|&a, &b| scores[b].score.total_cmp(&scores[a].score));
+    let rank: Vec<(usize, f64)> = of(&golden["rank"]);
+    assert_eq!(order, rank.iter().map(|(document, _)| *document).collect::<Vec<_>>());
+    for (document, want) in rank {
+        assert_score("rank", scores[document].score, want, SCORE);
+    }
+
+    let want: Vec<Vec<f64>> = of(&goldens["cross_encoder"]["sequence_classification"]["predict"]);
+    let head = sequence_classification().function_to_apply(ClassificationFunction::None);
+    for (labels, want) in head.classify_pairs_top_k(&pairs, 3).unwrap().iter().zip(want) {
+        for label in labels {
+            assert_score(&label.label, label.score, want[label.id], LOGIT);
+        }
+    }
+}
+
 #[test]
 fn another_function_than_the_configuration_says() {
     let texts = ["He was in the old house."];

@@ -232,6 +232,19 @@ fn wrong_input_is_an_error() {
     let narrow = RescoreOptions::default().rescore(Rescore::Float32(corpus.slice(s![.., ..5])));
     assert!(matches!(rescored(&bits, &narrow), Err(Error::Width { .. })));
     assert_eq!(rescored(&bits, &RescoreOptions::default()).unwrap(), 12);
+    assert!(matches!(rescored(&none, &RescoreOptions::default()), Err(Error::Empty { .. })));
+    let zero = RescoreOptions::default().top_k(0);
+    assert!(matches!(rescored(&bits, &zero), Err(Error::Option { option: "top_k", .. })));
+    let narrow = Ranges::new(Array2::zeros((2, 19))).unwrap();
+    let error = rescored(&coded.view(), &RescoreOptions::default().ranges(&narrow)).unwrap_err();
+    assert!(matches!(error, Error::Width { found: 19, expected: 20, .. }), "{error}");
+    let codes = Array2::<i8>::zeros((90, 20));
+    let options = RescoreOptions::default().rescore(Rescore::Int8(codes.view(), &narrow));
+    let error = rescored(&bits, &options).unwrap_err();
+    assert!(matches!(error, Error::Width { found: 19, expected: 20, .. }), "{error}");
+    let narrow = Array2::<i8>::zeros((90, 2));
+    let error = rescored(&QuantizedView::Binary(narrow.view()), &RescoreOptions::default());
+    assert!(matches!(error, Err(Error::Width { .. })), "{error:?}");
 
     let mut broken = queries.clone();
     broken[[3, 19]] = f32::INFINITY;

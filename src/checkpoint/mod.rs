@@ -91,6 +91,13 @@ impl<'a> Checkpoint<'a> {
     ///
     /// The files are mapped, not read: nobody may change them until the model is loaded.
     ///
+    /// ```
+    /// # let directory = "tests/data/tiny";
+    /// let checkpoint = mpnet::Checkpoint::open(directory)?;
+    /// println!("{} tensors", checkpoint.names().len());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoWeights`] if there is neither, [`Error::Safetensors`] or [`Error::Json`] if a header or the index
@@ -102,6 +109,15 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Reads the weights from the bytes of one safetensors file.
+    ///
+    /// ```
+    /// # let read = || std::fs::read("tests/data/tiny/model.safetensors").unwrap();
+    /// let bytes: Vec<u8> = read(); // from an archive, a store, `include_bytes!`
+    /// let checkpoint = mpnet::Checkpoint::from_bytes(&bytes)?;
+    /// assert!(!checkpoint.names().is_empty());
+    /// assert!(mpnet::Checkpoint::from_bytes(b"not tensors").is_err());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -184,6 +200,15 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// The names of all tensors, sorted.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// for name in checkpoint.names() {
+    ///     println!("{name}");
+    /// }
+    /// # assert!(checkpoint.names().contains(&"embeddings.word_embeddings.weight"));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
@@ -197,6 +222,12 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// The root of all names.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// assert_eq!(checkpoint.root().vector("pooler.dense.bias", 32)?.len(), 32);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn root(&self) -> Weights<'_> {
         Weights {
@@ -209,6 +240,13 @@ impl<'a> Checkpoint<'a> {
 
     /// The place of the MPNet encoder among the names. It is found by looking for the word embeddings under each
     /// prefix in use (none, `mpnet.`, …): `architectures` in config.json does not tell.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// let encoder = checkpoint.encoder()?;
+    /// assert!(encoder.has("embeddings.word_embeddings.weight"));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -353,6 +391,14 @@ fn is_plain_file_name(name: &str) -> bool {
 
 /// A place among a checkpoint's names: `weights.at("encoder").at("layer.3")` is where the names that begin with
 /// `encoder.layer.3.` are.
+///
+/// ```
+/// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+/// let layer = checkpoint.encoder()?.at("encoder.layer.2");
+/// let expand = layer.at("intermediate.dense").matrix("weight", 64, 32)?; // [F, D]
+/// # assert_eq!(expand.dim(), (64, 32));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Weights<'c> {
     checkpoint: &'c Checkpoint<'c>,
@@ -363,12 +409,27 @@ pub struct Weights<'c> {
 
 impl<'c> Weights<'c> {
     /// The place `name` below this one.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// let layer = checkpoint.encoder()?.at("encoder.layer").at("0");
+    /// assert!(layer.has("attention.attn.q.weight"));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn at(&self, name: &str) -> Self {
         Self { prefix: format!("{}{name}.", self.prefix), ..*self }
     }
 
     /// The same place, its weights to be packed for `isa` instead of what [`Isa::detect`] finds.
+    ///
+    /// ```
+    /// use mpnet::Isa;
+    ///
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// let weights = checkpoint.encoder()?.on(Isa::best());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn on(mut self, isa: Isa) -> Self {
         self.isa = isa;
@@ -376,6 +437,14 @@ impl<'c> Weights<'c> {
     }
 
     /// The instruction set that what is loaded from here runs on.
+    ///
+    /// ```
+    /// use mpnet::Isa;
+    ///
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// assert_eq!(checkpoint.root().on(Isa::available()[0]).isa(), Isa::available()[0]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn isa(&self) -> Isa {
         self.isa
@@ -387,6 +456,15 @@ impl<'c> Weights<'c> {
     }
 
     /// The same place, the weights of its linear layers to be rounded to `precision` instead of kept as `f32`.
+    ///
+    /// ```
+    /// use mpnet::{Config, Precision, model::Mpnet};
+    ///
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// # let config = Config::from_json(std::fs::read("tests/data/tiny/config.json").unwrap(), "config.json")?;
+    /// let model = Mpnet::load(&checkpoint.encoder()?.precision(Precision::Int8), &config)?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
@@ -468,12 +546,27 @@ impl<'c> Weights<'c> {
     }
 
     /// Whether there is a tensor `name` here.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// assert!(checkpoint.root().has("embeddings.LayerNorm.weight"));
+    /// assert!(!checkpoint.root().has("lm_head.dense.weight"));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.tensors.contains_key(&self.full(name))
     }
 
     /// The tensor `name`, `[len]`.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// let bias = checkpoint.encoder()?.vector("pooler.dense.bias", 32)?;
+    /// assert_eq!(bias.len(), 32);
+    /// assert!(checkpoint.encoder()?.vector("pooler.dense.bias", 31).is_err());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -483,6 +576,13 @@ impl<'c> Weights<'c> {
     }
 
     /// The tensor `name`, `[rows, columns]`.
+    ///
+    /// ```
+    /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
+    /// let table = checkpoint.encoder()?.matrix("embeddings.word_embeddings.weight", 605, 32)?;
+    /// assert_eq!(table.dim(), (605, 32));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

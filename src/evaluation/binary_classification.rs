@@ -13,6 +13,15 @@ use crate::similarity::Similarity;
 ///
 /// As sentence-transformers' `BinaryClassificationEvaluator`: cosine and dot product are similarities; for euclidean and
 /// manhattan the scores, and so the thresholds, are distances, of which less is better.
+///
+/// ```
+/// use mpnet::{Similarity, evaluation::BinaryClassificationEvaluator};
+///
+/// let evaluator = BinaryClassificationEvaluator {
+///     similarities: vec![Similarity::Cosine, Similarity::Manhattan],
+///     ..Default::default()
+/// };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BinaryClassificationEvaluator {
     /// The similarity functions to try; none: the model's own, or the cosine of embeddings that come without one.
@@ -22,6 +31,15 @@ pub struct BinaryClassificationEvaluator {
 }
 
 /// Which scores speak for a pair.
+///
+/// ```
+/// use mpnet::evaluation::{Better, binary_classification};
+///
+/// let distances = [0.1, 0.2, 0.9];
+/// let metrics = binary_classification(&distances, &[true, true, false], Better::Lower)?;
+/// assert_eq!(metrics.accuracy, 1.0);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Better {
     /// Higher ones: the scores are similarities.
@@ -49,6 +67,15 @@ impl Better {
 }
 
 /// How well thresholds tell the pairs apart.
+///
+/// ```
+/// use mpnet::evaluation::{Better, binary_classification};
+///
+/// let metrics = binary_classification(&[0.9, 0.4, 0.3], &[true, true, false], Better::Higher)?;
+/// println!("{metrics}");
+/// assert_eq!((metrics.f1, metrics.f1_threshold), (1.0, 0.35));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct BinaryClassificationMetrics {
@@ -77,6 +104,18 @@ super::named!(
 impl BinaryClassificationEvaluator {
     /// Encodes the pairs `sentences1[i]`, `sentences2[i]`; `labels[i]` says whether they belong together.
     ///
+    /// ```
+    /// use mpnet::evaluation::BinaryClassificationEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let (first, second) = (["a long day", "the house"], ["the day was long", "an old train"]);
+    /// let results = BinaryClassificationEvaluator::default()
+    ///     .evaluate(&encoder, &first, &second, &[true, false])?;
+    /// let (similarity, metrics) = &results[0];
+    /// println!("{}: {metrics}", similarity.name());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; those of [`SentenceEncoder::encode_with`].
@@ -96,6 +135,17 @@ impl BinaryClassificationEvaluator {
     }
 
     /// The same of embeddings, `[B, D]` each.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::BinaryClassificationEvaluator, ndarray::arr2};
+    ///
+    /// let first = arr2(&[[1.0_f32, 0.0], [1.0, 0.0]]);
+    /// let second = arr2(&[[1.0_f32, 0.1], [0.0, 1.0]]);
+    /// let results = BinaryClassificationEvaluator::default()
+    ///     .score_embeddings(&first.view(), &second.view(), &[true, false])?;
+    /// assert_eq!(results[0].1.ap, 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -6,14 +6,23 @@ use ndarray::{ArrayView2, Axis};
 
 use super::Metrics;
 use super::binary_classification::average_precision;
-use super::input::{Texts, at_least_one, finite_rows, not_empty, same_length, same_width, wrong};
+use super::input::{Texts, finite_rows, not_empty, same_length, same_width, wrong};
 use super::logistic_regression::LogisticRegression;
 use super::nearest_neighbors::KNeighborsClassifier;
-use crate::error::Result;
+use crate::error::{Result, at_least_one};
 use crate::random::RandomState;
 use crate::sentence::SentenceEncoder;
 
 /// What learns from the embeddings.
+///
+/// ```
+/// use mpnet::evaluation::{ClassificationEvaluator, Classifier, KNeighborsClassifier};
+///
+/// let evaluator = ClassificationEvaluator {
+///     classifier: Classifier::KNeighbors(KNeighborsClassifier::default()),
+///     ..Default::default()
+/// };
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Classifier {
@@ -73,6 +82,14 @@ impl Default for ClassificationEvaluator {
 }
 
 /// How many labels were predicted, and how evenly: see [`classification_metrics`].
+///
+/// ```
+/// use mpnet::evaluation::classification_metrics;
+///
+/// let metrics = classification_metrics(&["a", "b", "b"], &["a", "b", "a"])?;
+/// assert!((metrics.accuracy - 2.0 / 3.0).abs() < 1e-12);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct ClassificationMetrics {
@@ -113,6 +130,17 @@ impl Metrics for ClassificationMetrics {
 super::printed!(ClassificationMetrics);
 
 /// The metrics of several experiments.
+///
+/// ```
+/// use mpnet::{evaluation::ClassificationEvaluator, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]);
+/// let labels = [1, 1, 2, 2];
+/// let evaluator = ClassificationEvaluator { n_experiments: 3, ..Default::default() };
+/// let report = evaluator.score_embeddings(&rows.view(), &labels, &rows.view(), &labels)?;
+/// assert_eq!(report.experiments.len(), 3);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClassificationReport {
@@ -132,6 +160,17 @@ super::printed!(ClassificationReport);
 
 impl ClassificationEvaluator {
     /// Encodes those training texts that are drawn, and all test texts, then trains and tests.
+    ///
+    /// ```
+    /// use mpnet::evaluation::ClassificationEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let (train, labels) = (["who was there", "no one was", "an old town", "the house"], [0, 0, 1, 1]);
+    /// let report = ClassificationEvaluator::default()
+    ///     .evaluate(&encoder, &train, &labels, &["who was it", "a new house"], &[0, 1])?;
+    /// println!("{}", report.mean);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -169,6 +208,17 @@ impl ClassificationEvaluator {
     }
 
     /// The same of embeddings: `train` `[A, D]`, `test` `[B, D]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::ClassificationEvaluator, ndarray::arr2};
+    ///
+    /// let train = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]);
+    /// let test = arr2(&[[1.0_f32, 0.2], [0.2, 1.0]]);
+    /// let report = ClassificationEvaluator::default()
+    ///     .score_embeddings(&train.view(), &["a", "a", "b", "b"], &test.view(), &["a", "b"])?;
+    /// assert_eq!(report.mean.accuracy, 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -41,6 +41,12 @@ impl Default for ClusteringEvaluator {
 }
 
 /// How well clusters are classes; see [`v_measure`].
+///
+/// ```
+/// let metrics = mpnet::evaluation::v_measure(&["x", "x", "y"], &[0, 0, 1])?;
+/// assert_eq!((metrics.v_measure, metrics.completeness), (1.0, 1.0));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ClusteringMetrics {
@@ -56,6 +62,16 @@ super::named!(ClusteringMetrics: v_measure, homogeneity, completeness);
 
 impl ClusteringEvaluator {
     /// Encodes `texts` and clusters them; `labels[i]` is the class of `texts[i]`.
+    ///
+    /// ```
+    /// use mpnet::evaluation::ClusteringEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let texts = ["who was there", "who was it", "an old town", "a new town"];
+    /// let metrics = ClusteringEvaluator::default().evaluate(&encoder, &texts, &[0, 0, 1, 1])?;
+    /// println!("{metrics}");
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -74,6 +90,15 @@ impl ClusteringEvaluator {
     }
 
     /// The same of embeddings, `[B, D]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::ClusteringEvaluator, ndarray::arr2};
+    ///
+    /// let embeddings = arr2(&[[0.0_f32, 0.1], [5.0, 5.0], [0.1, 0.0], [5.1, 5.0]]);
+    /// let metrics = ClusteringEvaluator::default().score_embeddings(&embeddings.view(), &[0, 1, 0, 1])?;
+    /// assert_eq!(metrics.homogeneity, 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

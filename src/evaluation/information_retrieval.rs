@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use ndarray::ArrayView2;
 
 use super::Metrics;
-use super::input::{
-    Role, Texts, at_least_one, finite_rows, not_empty, same_length, same_width, wrong,
-};
-use crate::error::Result;
+use super::input::{Role, Texts, finite_rows, not_empty, same_length, same_width, wrong};
+use crate::error::{Result, at_least_one};
 use crate::search::semantic_search_by;
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;
@@ -67,6 +65,15 @@ impl Default for InformationRetrievalEvaluator {
 }
 
 /// How high relevant documents stand: means over the queries, by `k`.
+///
+/// ```
+/// use mpnet::evaluation::{InformationRetrievalEvaluator, Metrics};
+///
+/// let metrics = InformationRetrievalEvaluator::default().score_rankings(&[vec![0]], &[vec![0]])?;
+/// assert_eq!(metrics.mrr_at_k[&10], 1.0);
+/// assert!(metrics.entries().iter().any(|(name, _)| name == "mrr@10"));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct InformationRetrievalMetrics {
@@ -109,6 +116,18 @@ impl InformationRetrievalEvaluator {
     /// Encodes queries and corpus, ranks the corpus for each query; `relevant[q]` are the places in `corpus` of the
     /// documents that answer query `q`.
     ///
+    /// ```
+    /// use mpnet::evaluation::InformationRetrievalEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let queries = ["who was there?", "which house is it?"];
+    /// let corpus = ["no one was there", "the house is new", "an old train"];
+    /// let metrics = InformationRetrievalEvaluator::default()
+    ///     .evaluate(&encoder, &queries, &corpus, &[vec![0], vec![1]])?;
+    /// println!("NDCG@10 {:.3}", metrics.ndcg_at_k[&10]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Input`](crate::Error::Input) if `relevant` has another length than `queries` or names a document beyond
@@ -132,6 +151,17 @@ impl InformationRetrievalEvaluator {
     }
 
     /// The same of embeddings: `queries` `[Q, D]`, `corpus` `[C, D]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::InformationRetrievalEvaluator, ndarray::arr2};
+    ///
+    /// let corpus = arr2(&[[1.0_f32, 0.0], [0.0, 1.0]]);
+    /// let queries = arr2(&[[0.2_f32, 1.0]]);
+    /// let metrics = InformationRetrievalEvaluator::default()
+    ///     .score_embeddings(&queries.view(), &corpus.view(), &[vec![1]])?;
+    /// assert_eq!(metrics.accuracy_at_k[&1], 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -165,6 +195,15 @@ impl InformationRetrievalEvaluator {
 
     /// The same of rankings: `rankings[q]` are the documents found for query `q`, best first, each once; `relevant[q]`
     /// those that answer it, found or not.
+    ///
+    /// ```
+    /// use mpnet::evaluation::InformationRetrievalEvaluator;
+    ///
+    /// let found = [vec![3, 1, 2]]; // by any search
+    /// let metrics = InformationRetrievalEvaluator::default().score_rankings(&found, &[vec![1, 2]])?;
+    /// assert_eq!(metrics.recall_at_k[&3], 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

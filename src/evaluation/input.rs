@@ -6,10 +6,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::error::{Error, Result};
 use crate::sentence::{EncodeOptions, SentenceEncoder};
-use crate::similarity::{
-    Similarity, pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim,
-    pairwise_manhattan_sim,
-};
+use crate::similarity::Similarity;
 
 pub(super) fn wrong(input: &'static str, problem: String) -> Error {
     Error::Input { input, problem }
@@ -28,13 +25,6 @@ pub(super) fn same_length(
 pub(super) fn not_empty(input: &'static str, length: usize) -> Result<()> {
     match length {
         0 => Err(wrong(input, "is empty".into())),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 => Err(Error::Option { option, problem: "is 0, must be at least 1".into() }),
         _ => Ok(()),
     }
 }
@@ -74,13 +64,7 @@ pub(super) fn pairwise(
     same_width((b_name, b), (a_name, a))?;
     finite_rows(a_name, a)?;
     finite_rows(b_name, b)?;
-    let scores = match similarity {
-        Similarity::Cosine => pairwise_cos_sim(a, b),
-        Similarity::Dot => pairwise_dot_score(a, b),
-        Similarity::Euclidean => pairwise_euclidean_sim(a, b),
-        Similarity::Manhattan => pairwise_manhattan_sim(a, b),
-    };
-    Ok(scores.iter().map(|&score| f64::from(score)).collect())
+    Ok(similarity.pairwise(a, b).iter().map(|&score| f64::from(score)).collect())
 }
 
 /// Those asked for, or the only one of `default`.
@@ -95,22 +79,6 @@ pub(super) enum Role {
     Sentence,
     Query,
     Document,
-}
-
-impl Role {
-    /// The options for texts of this role: the model's prompt of its name, as sentence-transformers' `encode_query` and
-    /// `encode_document`.
-    fn options(self, encoder: &SentenceEncoder) -> EncodeOptions {
-        let names: &[&str] = match self {
-            Self::Sentence => &[],
-            Self::Query => &["query"],
-            Self::Document => &["document", "passage", "corpus"],
-        };
-        match names.iter().find(|&&name| encoder.prompts().contains_key(name)) {
-            Some(&name) => EncodeOptions::default().prompt_name(name),
-            None => EncodeOptions::default(),
-        }
-    }
 }
 
 /// How the texts of one argument are encoded.
@@ -149,22 +117,23 @@ impl<'a> Texts<'a> {
                 })
             })
             .collect();
-        let mut options = self.role.options(self.encoder);
+        let mut options = EncodeOptions::default();
         if let Some(prompt) = self.prompt {
             options = options.prompt(prompt);
         }
         if let Some(k) = self.truncate_dim {
             options = options.truncate_dim(k);
         }
-        let report = self.encoder.encode_with(&different, &options)?;
-        let truncated = report.truncated().count();
-        if truncated > 0 {
-            let limit = self.encoder.max_seq_length();
-            tracing::warn!(truncated, limit, "texts were longer than max_seq_length and were cut");
-        }
+        let encoder = self.encoder;
+        let report = match self.role {
+            Role::Sentence => encoder.encode_with(&different, &options),
+            Role::Query => encoder.encode_query_with(&different, &options),
+            Role::Document => encoder.encode_document_with(&different, &options),
+        };
+        let embeddings = encoder.warn_if_cut(report?);
         if different.len() == texts.len() {
-            return Ok(report.embeddings);
+            return Ok(embeddings);
         }
-        Ok(report.embeddings.select(Axis(0), &rows))
+        Ok(embeddings.select(Axis(0), &rows))
     }
 }

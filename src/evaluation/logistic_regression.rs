@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use super::input::{finite_rows, not_empty, same_length, wrong};
 use super::lbfgs::{Limits, minimize};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
@@ -46,6 +46,15 @@ impl Default for LogisticRegression {
 }
 
 /// What was learnt from labelled embeddings.
+///
+/// ```
+/// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0]]);
+/// let model = LogisticRegression::default().fit(&rows.view(), &[0, 1])?;
+/// assert_eq!((model.coef.dim(), model.intercept.len()), ((1, 2), 1));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LogisticRegressionModel<L> {
@@ -61,6 +70,15 @@ pub struct LogisticRegressionModel<L> {
 
 impl LogisticRegression {
     /// Learns from `embeddings` `[B, D]` and their `labels` `[B]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["greeting", "greeting", "order"])?;
+    /// assert_eq!(model.classes, ["greeting", "order"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -98,9 +116,7 @@ impl LogisticRegression {
         if !(self.c > 0.0 && self.c.is_finite()) {
             return refuse("c", format!("is {}, must be positive", self.c));
         }
-        if self.max_iter == 0 {
-            return refuse("max_iter", "is 0, must be at least 1".into());
-        }
+        at_least_one("max_iter", self.max_iter)?;
         if self.tol.is_nan() || self.tol < 0.0 {
             return refuse("tol", format!("is {}, must not be negative", self.tol));
         }
@@ -224,6 +240,16 @@ fn product(
 impl<L: Clone> LogisticRegressionModel<L> {
     /// The logits of `embeddings` `[B, D]`: `[B, C]`, or `[B, 1]` for two classes, positive for the second.
     ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[-1.0_f32], [1.0]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["low", "high"])?;
+    /// let decisions = model.decision_function(&rows.view())?;
+    /// assert!(decisions[[0, 0]] > 0.0 && decisions[[1, 0]] < 0.0); // above 0: the second class, "low"
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Input`] if the width is another than was learnt from, or a component is not finite.
@@ -239,6 +265,16 @@ impl<L: Clone> LogisticRegressionModel<L> {
     }
 
     /// The probability of each class for `embeddings` `[B, D]`: `[B, C]`, rows adding up to 1.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["a", "a", "b", "b"])?;
+    /// let probabilities = model.predict_proba(&rows.view())?;
+    /// assert!((probabilities.row(0).sum() - 1.0).abs() < 1e-12);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -261,6 +297,15 @@ impl<L: Clone> LogisticRegressionModel<L> {
     }
 
     /// The likeliest class of each of `embeddings` `[B, D]`; of equally likely ones the first.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]);
+    /// let model = LogisticRegression::default().fit(&rows.view(), &["a", "a", "b", "b"])?;
+    /// assert_eq!(model.predict(&arr2(&[[0.2_f32, 1.0]]).view())?, ["b"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -63,11 +63,19 @@ pub use embedding_similarity::{EmbeddingSimilarityEvaluator, EmbeddingSimilarity
 pub use information_retrieval::{InformationRetrievalEvaluator, InformationRetrievalMetrics};
 pub use logistic_regression::{LogisticRegression, LogisticRegressionModel};
 pub use nearest_neighbors::{KNeighborsClassifier, KNeighborsModel};
-pub use paraphrase_mining::{MinedPair, ParaphraseMiningEvaluator, ParaphraseMiningMetrics};
+pub use paraphrase_mining::{ParaphraseMiningEvaluator, ParaphraseMiningMetrics};
 pub use reranking::{RerankingEvaluator, RerankingMetrics, RerankingSample, RerankingScores};
 pub use triplet::{TripletEvaluator, TripletMetrics, triplet_accuracy};
 
 /// Named numbers.
+///
+/// ```
+/// use mpnet::evaluation::{Metrics, v_measure};
+///
+/// let names: Vec<String> = v_measure(&[0, 1], &[1, 0])?.entries().into_iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["v_measure", "homogeneity", "completeness"]);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 pub trait Metrics {
     /// Each metric's name, as sentence-transformers or MTEB writes it (`ndcg@10`), and its value.
     fn entries(&self) -> Vec<(String, f64)>;

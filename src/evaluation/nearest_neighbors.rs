@@ -2,9 +2,9 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::input::{at_least_one, finite_rows, wrong};
+use super::input::{finite_rows, wrong};
 use super::logistic_regression::classes_of;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::search::semantic_search_by;
 use crate::similarity::Similarity;
 
@@ -38,6 +38,16 @@ impl Default for KNeighborsClassifier {
 }
 
 /// Labelled embeddings to compare with.
+///
+/// ```
+/// use mpnet::{evaluation::{KNeighborsClassifier, KNeighborsModel}, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0]]);
+/// let classifier = KNeighborsClassifier { n_neighbors: 1, ..Default::default() };
+/// let model: KNeighborsModel<u32> = classifier.fit(&rows.view(), &[7, 9])?;
+/// # assert_eq!(model.predict(&rows.view())?, [7, 9]);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct KNeighborsModel<L> {
     options: KNeighborsClassifier,
@@ -48,6 +58,16 @@ pub struct KNeighborsModel<L> {
 
 impl KNeighborsClassifier {
     /// Keeps `embeddings` `[B, D]` with their `labels` `[B]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::KNeighborsClassifier, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0]]);
+    /// let classifier = KNeighborsClassifier { n_neighbors: 1, ..Default::default() };
+    /// let model = classifier.fit(&rows.view(), &["a", "b"])?;
+    /// assert_eq!(model.predict(&rows.view())?, ["a", "b"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -71,6 +91,16 @@ impl KNeighborsClassifier {
 
 impl<L: Clone> KNeighborsModel<L> {
     /// The class of each of `embeddings` `[B, D]`.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::KNeighborsClassifier, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.9, 0.0], [0.0, 1.0]]);
+    /// let classifier = KNeighborsClassifier { n_neighbors: 3, ..Default::default() };
+    /// let model = classifier.fit(&rows.view(), &["a", "a", "b"])?;
+    /// assert_eq!(model.predict(&arr2(&[[0.0_f32, 0.9]]).view())?, ["a"]); // two votes to one
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -1,18 +1,23 @@
 //! Are the most similar pairs of a set of texts its duplicates?
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayView2;
 
-use super::input::{Texts, at_least_one, finite_rows, wrong};
-use crate::error::{Error, Result};
-use crate::search::semantic_search_by;
+use super::input::{Texts, finite_rows, wrong};
+use crate::error::{Error, Result, at_least_one};
+use crate::mining::{Paraphrase, ParaphraseOptions, paraphrase_mining};
 use crate::sentence::SentenceEncoder;
-use crate::similarity::Similarity;
 
 /// Mines a set of texts for its most similar pairs and compares them with the known duplicates.
 ///
 /// As sentence-transformers' `ParaphraseMiningEvaluator`, which mines by the cosine.
+///
+/// ```
+/// use mpnet::evaluation::ParaphraseMiningEvaluator;
+///
+/// let evaluator = ParaphraseMiningEvaluator { add_transitive_closure: true, ..Default::default() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParaphraseMiningEvaluator {
     /// The most pairs that are mined.
@@ -31,18 +36,16 @@ impl Default for ParaphraseMiningEvaluator {
     }
 }
 
-/// Two texts, by their places, and how similar they are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MinedPair {
-    /// How similar they are.
-    pub score: f64,
-    /// The place of one text.
-    pub i: usize,
-    /// The place of the other.
-    pub j: usize,
-}
-
 /// How well the pairs found are the duplicates known.
+///
+/// ```
+/// use mpnet::{evaluation::ParaphraseMiningEvaluator, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [1.0, 0.1], [0.0, 1.0]]);
+/// let metrics = ParaphraseMiningEvaluator::default().score_embeddings(&rows.view(), &[(0, 1)])?;
+/// println!("from {:.3} on, {:.0} % of the duplicates", metrics.threshold, 100.0 * metrics.recall);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ParaphraseMiningMetrics {
@@ -63,6 +66,16 @@ super::named!(ParaphraseMiningMetrics: average_precision, f1, precision, recall,
 impl ParaphraseMiningEvaluator {
     /// Encodes `sentences` and mines them; `duplicates` are the known pairs by place, each once in either order.
     ///
+    /// ```
+    /// use mpnet::evaluation::ParaphraseMiningEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let sentences = ["a new house", "the house is new", "an old train", "who was there"];
+    /// let metrics = ParaphraseMiningEvaluator::default().evaluate(&encoder, &sentences, &[(0, 1)])?;
+    /// println!("{metrics}");
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Input`] if `duplicates` is empty, names a sentence beyond the last, or one as its own duplicate;
@@ -80,6 +93,15 @@ impl ParaphraseMiningEvaluator {
 
     /// The same of embeddings, `[B, D]`.
     ///
+    /// ```
+    /// use mpnet::{evaluation::ParaphraseMiningEvaluator, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [1.0, 0.1], [0.0, 1.0]]);
+    /// let metrics = ParaphraseMiningEvaluator::default().score_embeddings(&rows.view(), &[(1, 0)])?;
+    /// assert_eq!(metrics.average_precision, 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`evaluate`](Self::evaluate), and [`Error::Input`] if a component is not finite.
@@ -90,15 +112,17 @@ impl ParaphraseMiningEvaluator {
     ) -> Result<ParaphraseMiningMetrics> {
         self.check(duplicates, Some(embeddings.nrows()))?;
         finite_rows("embeddings", embeddings)?;
-        self.score_pairs(&self.mine(embeddings), duplicates)
+        let options = ParaphraseOptions::default().top_k(self.top_k).max_pairs(self.max_pairs);
+        self.score_pairs(&paraphrase_mining(embeddings, &options)?, duplicates)
     }
 
-    /// The same of `pairs` that were found, in any order.
+    /// The same of `pairs` that were found, by [`paraphrase_mining`] or otherwise, in any order.
     ///
     /// ```
-    /// use mpnet::evaluation::{MinedPair, ParaphraseMiningEvaluator};
+    /// use mpnet::evaluation::ParaphraseMiningEvaluator;
+    /// use mpnet::mining::Paraphrase;
     ///
-    /// let pairs = [(0.9, 0, 1), (0.6, 2, 3), (0.5, 0, 2)].map(|(score, i, j)| MinedPair { score, i, j });
+    /// let pairs = [(0.9, 0, 1), (0.6, 2, 3), (0.5, 0, 2)].map(|(score, i, j)| Paraphrase { score, i, j });
     /// let metrics = ParaphraseMiningEvaluator::default().score_pairs(&pairs, &[(1, 0), (0, 2)])?;
     /// assert!((metrics.average_precision - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
     /// assert!((metrics.threshold - 0.5).abs() < 1e-12);
@@ -111,7 +135,7 @@ impl ParaphraseMiningEvaluator {
     /// is not finite.
     pub fn score_pairs(
         &self,
-        pairs: &[MinedPair],
+        pairs: &[Paraphrase],
         duplicates: &[(usize, usize)],
     ) -> Result<ParaphraseMiningMetrics> {
         self.check(duplicates, None)?;
@@ -138,7 +162,7 @@ impl ParaphraseMiningEvaluator {
         };
         let (mut taken, mut right) = (0, 0);
         for equal in pairs.chunk_by(|a, b| a.score == b.score) {
-            let is_known = |pair: &&MinedPair| duplicates.contains(&unordered((pair.i, pair.j)));
+            let is_known = |pair: &&Paraphrase| duplicates.contains(&unordered((pair.i, pair.j)));
             let found = equal.iter().filter(is_known).count();
             taken += equal.len();
             right += found;
@@ -150,30 +174,11 @@ impl ParaphraseMiningEvaluator {
             let f1 = 2.0 * precision * recall / (precision + recall);
             if f1 > metrics.f1 {
                 let next = pairs.get(taken).map_or(equal[0].score, |pair| pair.score);
-                metrics.threshold = f64::midpoint(equal[0].score, next);
+                metrics.threshold = f64::midpoint(equal[0].score.into(), next.into());
                 (metrics.f1, metrics.precision, metrics.recall) = (f1, precision, recall);
             }
         }
         Ok(metrics)
-    }
-
-    /// The `max_pairs` pairs with the largest cosine, of those where one is among the other's `top_k` nearest.
-    fn mine(&self, embeddings: &ArrayView2<f32>) -> Vec<MinedPair> {
-        // One more, since a text is its own nearest.
-        let nearest = self.top_k.saturating_add(1);
-        let hits = semantic_search_by(Similarity::Cosine, embeddings, embeddings, nearest);
-        let mut pairs = BTreeMap::new();
-        for (i, hits) in hits.iter().enumerate() {
-            for hit in hits.iter().filter(|hit| hit.corpus_id != i).take(self.top_k) {
-                pairs.entry(unordered((i, hit.corpus_id))).or_insert(f64::from(hit.score));
-            }
-        }
-        let mut pairs: Vec<MinedPair> =
-            pairs.into_iter().map(|((i, j), score)| MinedPair { score, i, j }).collect();
-        // Stable: of equal scores the first pairs stay.
-        pairs.sort_by(|a, b| b.score.total_cmp(&a.score));
-        pairs.truncate(self.max_pairs);
-        pairs
     }
 
     /// The known duplicates, each once; with those that follow, if they are asked for.

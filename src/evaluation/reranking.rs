@@ -4,14 +4,21 @@ use ndarray::s;
 
 use super::Metrics;
 use super::binary_classification::average_precision;
-use super::input::{Role, Texts, at_least_one, finite, not_empty, wrong};
-use crate::error::Result;
+use super::input::{Role, Texts, finite, not_empty, wrong};
+use crate::error::{Result, at_least_one};
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;
 
 /// Ranks, for each query, documents that answer it together with ones that do not.
 ///
 /// As sentence-transformers' `RerankingEvaluator`. Samples without positives or without negatives are left out.
+///
+/// ```
+/// use mpnet::{Similarity, evaluation::RerankingEvaluator};
+///
+/// let evaluator =
+///     RerankingEvaluator { at_k: 5, similarity: Similarity::Dot, ..Default::default() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RerankingEvaluator {
     /// The `k` of MRR@k and NDCG@k.
@@ -29,6 +36,16 @@ impl Default for RerankingEvaluator {
 }
 
 /// A query with its documents.
+///
+/// ```
+/// use mpnet::evaluation::RerankingSample;
+///
+/// let sample = RerankingSample {
+///     query: "what is he doing?",
+///     positive: vec!["a man is eating food"],
+///     negative: vec!["the weather is lovely", "a man is riding a horse"],
+/// };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RerankingSample<S> {
     /// The query.
@@ -40,6 +57,14 @@ pub struct RerankingSample<S> {
 }
 
 /// How similar the documents of a sample are to its query.
+///
+/// ```
+/// use mpnet::evaluation::{RerankingEvaluator, RerankingScores};
+///
+/// let sample = RerankingScores { positive: vec![0.9], negative: vec![0.5, 0.1] };
+/// assert_eq!(RerankingEvaluator::default().score(&[sample])?.map, 1.0);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RerankingScores {
     /// Of the documents that answer it.
@@ -49,6 +74,15 @@ pub struct RerankingScores {
 }
 
 /// How high the documents that answer a query stand: means over the samples.
+///
+/// ```
+/// use mpnet::evaluation::{RerankingEvaluator, RerankingScores};
+///
+/// let sample = RerankingScores { positive: vec![0.5], negative: vec![0.9, 0.1] };
+/// let metrics = RerankingEvaluator::default().score(&[sample])?;
+/// assert_eq!((metrics.map, metrics.mrr_at_k), (0.5, 0.5));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RerankingMetrics {
@@ -79,6 +113,19 @@ super::printed!(RerankingMetrics);
 
 impl RerankingEvaluator {
     /// Encodes queries and documents and ranks the documents of each sample.
+    ///
+    /// ```
+    /// use mpnet::evaluation::{RerankingEvaluator, RerankingSample};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let sample = RerankingSample {
+    ///     query: "who was there?",
+    ///     positive: vec!["no one was there"],
+    ///     negative: vec!["the house is new", "an old train"],
+    /// };
+    /// println!("{}", RerankingEvaluator::default().evaluate(&encoder, &[sample])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -10,6 +10,10 @@ use crate::similarity::Similarity;
 /// Counts the triplets whose anchor is nearer to its positive than to its negative.
 ///
 /// As sentence-transformers' `TripletEvaluator`: anchors are encoded as queries, the others as documents.
+///
+/// ```
+/// let evaluator = mpnet::evaluation::TripletEvaluator { margin: 0.1, ..Default::default() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TripletEvaluator {
     /// The similarity functions to try; none: the model's own, or the cosine of embeddings that come without one.
@@ -21,6 +25,15 @@ pub struct TripletEvaluator {
 }
 
 /// How many triplets are in order.
+///
+/// ```
+/// use mpnet::{evaluation::TripletEvaluator, ndarray::arr2};
+///
+/// let (a, n) = (arr2(&[[1.0_f32, 0.0]]), arr2(&[[0.0_f32, 1.0]]));
+/// let results = TripletEvaluator::default().score_embeddings(&a.view(), &a.view(), &n.view())?;
+/// println!("{}", results[0].1); // accuracy  1.0000
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct TripletMetrics {
@@ -32,6 +45,16 @@ super::named!(TripletMetrics: accuracy);
 
 impl TripletEvaluator {
     /// Encodes the triplets `anchors[i]`, `positives[i]`, `negatives[i]`.
+    ///
+    /// ```
+    /// use mpnet::evaluation::TripletEvaluator;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let results = TripletEvaluator::default()
+    ///     .evaluate(&encoder, &["a new house"], &["the house is new"], &["an old train"])?;
+    /// println!("accuracy {}", results[0].1.accuracy);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -55,6 +78,17 @@ impl TripletEvaluator {
     }
 
     /// The same of embeddings, `[B, D]` each.
+    ///
+    /// ```
+    /// use mpnet::{evaluation::TripletEvaluator, ndarray::arr2};
+    ///
+    /// let (anchor, positive, negative) =
+    ///     (arr2(&[[1.0_f32, 0.0]]), arr2(&[[1.0_f32, 0.1]]), arr2(&[[0.0_f32, 1.0]]));
+    /// let results = TripletEvaluator::default()
+    ///     .score_embeddings(&anchor.view(), &positive.view(), &negative.view())?;
+    /// assert_eq!(results[0].1.accuracy, 1.0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -77,11 +77,35 @@ impl Bytes<'_> {
 
 impl<'a> ModelFiles<'a> {
     /// The files below the directory `path`.
+    ///
+    /// ```
+    /// use mpnet::{ModelFiles, SentenceEncoder};
+    ///
+    /// # let path = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::from_pretrained(ModelFiles::directory(path))?;
+    /// # assert_eq!(encoder.dim(), 32);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn directory(path: impl Into<PathBuf>) -> Self {
         Self(Source::Directory(path.into()))
     }
 
     /// Files in memory, by the paths they have in a model directory, with `/` between folder and file.
+    ///
+    /// ```
+    /// use mpnet::{ModelFiles, SentenceEncoder};
+    ///
+    /// # let read = |name: &str| std::fs::read(format!("tests/data/tiny/{name}")).unwrap();
+    /// # let (weights, config, tokenizer) = (read("model.safetensors"), read("config.json"), read("tokenizer.json"));
+    /// let files = ModelFiles::in_memory([
+    ///     ("model.safetensors", &*weights),
+    ///     ("config.json", &*config),
+    ///     ("tokenizer.json", &*tokenizer),
+    /// ]);
+    /// let encoder = SentenceEncoder::from_pretrained(files)?;
+    /// # assert_eq!(encoder.dim(), 32);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn in_memory<N: Into<String>>(files: impl IntoIterator<Item = (N, &'a [u8])>) -> Self {
         Self(Source::Memory(files.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()))
     }

@@ -5,6 +5,12 @@ use super::simd::{Kernel, Simd};
 use super::softmax::exp;
 
 /// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense module's.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// assert_eq!(encoder.model().config().hidden_act, mpnet::Activation::Gelu);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activation {

@@ -10,6 +10,14 @@ use super::simd::{EveryIsa, Scalar};
 use crate::error::{Error, Result};
 
 /// An instruction set that the kernels can run on: one that this machine has.
+///
+/// ```
+/// use mpnet::Isa;
+///
+/// let scalar: Isa = "scalar".parse()?; // every machine has it
+/// assert!(Isa::available().contains(&scalar));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Isa {
@@ -33,6 +41,12 @@ pub const VARIABLE: &str = "MPNET_ISA";
 
 impl Isa {
     /// Every instruction set that this build has and this machine can run, the fastest last.
+    ///
+    /// ```
+    /// for isa in mpnet::Isa::available() {
+    ///     println!("{isa}");
+    /// }
+    /// ```
     #[must_use]
     pub fn available() -> &'static [Self] {
         static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
@@ -50,12 +64,21 @@ impl Isa {
     }
 
     /// The fastest of [`available`](Self::available).
+    ///
+    /// ```
+    /// assert_eq!(mpnet::Isa::available().last(), Some(&mpnet::Isa::best()));
+    /// ```
     #[must_use]
     pub fn best() -> Self {
         Self::available().last().copied().unwrap_or(Self::Scalar(Scalar))
     }
 
     /// The instruction set that `MPNET_ISA` forces, or the fastest available one if the variable is not set.
+    ///
+    /// ```
+    /// println!("{} is used", mpnet::Isa::detect()?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -75,6 +98,10 @@ impl Isa {
     }
 
     /// Its name, as `MPNET_ISA` and `--isa` take it.
+    ///
+    /// ```
+    /// assert_eq!(mpnet::Isa::available()[0].name(), "scalar");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

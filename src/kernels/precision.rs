@@ -8,6 +8,13 @@ use crate::error::{Error, Result};
 /// The promise on the numbers, not the instruction that computes them.
 ///
 /// Whatever the precision, attention scores, softmax, LayerNorm, activations, residuals and pooling are `f32`.
+///
+/// ```
+/// use mpnet::Precision;
+///
+/// assert_eq!("bf16".parse::<Precision>()?, Precision::Bf16);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Precision {
@@ -27,6 +34,10 @@ impl Precision {
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
     /// Its name, as `--precision` takes it.
+    ///
+    /// ```
+    /// assert_eq!(mpnet::Precision::Int8.name(), "int8");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -5,14 +5,18 @@ use std::cmp::Reverse;
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
-use crate::search::{Hit, at_least_one, finite};
+use crate::search::{Hit, finite};
 use crate::similarity::normalized;
 
 /// Options of [`community_detection`]. The default is the reference's: a cosine of 0.75, 10 members.
+///
+/// ```
+/// let options = mpnet::mining::CommunityOptions::default().threshold(0.8).min_community_size(3);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct CommunityOptions {
     threshold: f32,
@@ -28,6 +32,10 @@ impl Default for CommunityOptions {
 
 impl CommunityOptions {
     /// The least cosine between a centre and a member.
+    ///
+    /// ```
+    /// let options = mpnet::mining::CommunityOptions::default().threshold(0.9);
+    /// ```
     #[must_use]
     pub fn threshold(mut self, threshold: f32) -> Self {
         self.threshold = threshold;
@@ -35,6 +43,16 @@ impl CommunityOptions {
     }
 
     /// Members of a community at least, its centre among them.
+    ///
+    /// ```
+    /// use mpnet::mining::{CommunityOptions, community_detection};
+    /// use mpnet::ndarray::arr2;
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [1.0, 0.1], [0.0, 1.0]]);
+    /// let pairs = CommunityOptions::default().min_community_size(2);
+    /// assert_eq!(community_detection(&rows.view(), &pairs)?, [[0, 1]]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn min_community_size(mut self, rows: usize) -> Self {
         self.min_community_size = rows;
@@ -43,6 +61,10 @@ impl CommunityOptions {
 
     /// Rows that are compared with all others at once, 1024 by default: `4 · batch_size · B` bytes of scores, and up to four times
     /// that of members. It does not show in the result.
+    ///
+    /// ```
+    /// let options = mpnet::mining::CommunityOptions::default().batch_size(256);
+    /// ```
     #[must_use]
     pub fn batch_size(mut self, rows: usize) -> Self {
         self.batch_size = rows;

@@ -2,11 +2,19 @@
 
 use ndarray::{ArrayView2, s};
 
-use crate::error::{Error, Result};
-use crate::search::{Chunks, Hit, at_least_one, finite, search};
+use crate::error::{Error, Result, at_least_one};
+use crate::search::{Chunks, Hit, finite, search};
 use crate::similarity::Similarity;
 
 /// Which of the candidates that remain become negatives.
+///
+/// ```
+/// use mpnet::mining::{NegativeOptions, SamplingStrategy};
+///
+/// let options = NegativeOptions::default()
+///     .range_max(50)
+///     .sampling_strategy(SamplingStrategy::Random { seed: 1 });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SamplingStrategy {
     /// The most similar ones.
@@ -20,6 +28,12 @@ pub enum SamplingStrategy {
 }
 
 /// Options of [`mine_hard_negatives`]. The default is the reference's: the 3 most similar rows that are not positives.
+///
+/// ```
+/// use mpnet::mining::NegativeOptions;
+///
+/// let options = NegativeOptions::default().num_negatives(5).relative_margin(0.05);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct NegativeOptions {
     similarity: Similarity,
@@ -63,24 +77,60 @@ macro_rules! options {
 }
 options! {
     /// What candidates are scored by.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().similarity(mpnet::Similarity::Dot);
+    /// ```
     similarity: Similarity => similarity;
     /// How many of the most similar candidates, of those that pass margins and scores, are left out: they may be answers
     /// that nobody marked.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().range_min(10);
+    /// ```
     range_min: usize => range_min;
     /// How many candidates are looked at, besides positives. Without it `range_min + num_negatives` and the most positives that a query
     /// has; ten times `num_negatives` with a margin or a largest score.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().range_max(50);
+    /// ```
     range_max: usize => Some(range_max);
     /// The score that a negative may have at most.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().max_score(0.8);
+    /// ```
     max_score: f32 => Some(max_score);
     /// The score that a negative must have at least.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().min_score(0.2);
+    /// ```
     min_score: f32 => Some(min_score);
     /// How far a negative's score must be below that of the query's worst positive.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().absolute_margin(0.1);
+    /// ```
     absolute_margin: f32 => Some(absolute_margin);
     /// The same as a share of the size of that positive's score: 0.05 keeps what scores below 95 % of it.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().relative_margin(0.05);
+    /// ```
     relative_margin: f32 => Some(relative_margin);
     /// Negatives for each query, at most.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().num_negatives(5);
+    /// ```
     num_negatives: usize => num_negatives;
     /// Which of the candidates that remain.
+    ///
+    /// ```
+    /// let options = mpnet::mining::NegativeOptions::default().sampling_strategy(mpnet::mining::SamplingStrategy::Random { seed: 1 });
+    /// ```
     sampling_strategy: SamplingStrategy => sampling_strategy;
 }
 
@@ -116,6 +166,16 @@ impl NegativeOptions {
 }
 
 /// What was found for one query.
+///
+/// ```
+/// use mpnet::{mining::mine_hard_negatives, ndarray::arr2};
+///
+/// let corpus = arr2(&[[1.0_f32, 0.0], [0.8, 0.6], [0.0, 1.0]]);
+/// let mined = mine_hard_negatives(&corpus.slice(mpnet::ndarray::s![..1, ..]), &corpus.view(), &[vec![0]], &Default::default())?;
+/// assert_eq!(mined[0].positives[0].corpus_id, 0);
+/// assert_eq!(mined[0].negatives.len(), 2);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct HardNegatives {
     /// Its positives, in the order in which they were given, with their scores.
@@ -125,6 +185,17 @@ pub struct HardNegatives {
 }
 
 /// A query, a positive and a negative, by row.
+///
+/// ```
+/// use mpnet::{mining::mine_hard_negatives, ndarray::{arr2, s}};
+///
+/// let corpus = arr2(&[[1.0_f32, 0.0], [0.8, 0.6], [0.0, 1.0]]);
+/// let queries = corpus.slice(s![..1, ..]);
+/// let mined = mine_hard_negatives(&queries, &corpus.view(), &[vec![0]], &Default::default())?;
+/// let triplet = mined[0].triplets(0).next().unwrap();
+/// assert_eq!((triplet.query, triplet.positive, triplet.negative), (0, 0, 1));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Triplet {
     /// Row of the queries.
@@ -137,6 +208,21 @@ pub struct Triplet {
 
 impl HardNegatives {
     /// Every positive with every negative, for row `query` of the queries: the reference's output format `triplet`.
+    ///
+    /// ```
+    /// use mpnet::{mining::mine_hard_negatives, ndarray::{arr2, s}};
+    ///
+    /// let corpus = arr2(&[[1.0_f32, 0.0], [0.8, 0.6], [0.0, 1.0]]);
+    /// let queries = corpus.slice(s![..1, ..]);
+    /// let mined = mine_hard_negatives(&queries, &corpus.view(), &[vec![0]], &Default::default())?;
+    /// for (query, mined) in mined.iter().enumerate() {
+    ///     for triplet in mined.triplets(query) {
+    ///         println!("{triplet:?}");
+    ///     }
+    /// }
+    /// # assert_eq!(mined[0].triplets(0).count(), 2);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn triplets(&self, query: usize) -> impl Iterator<Item = Triplet> + '_ {
         self.positives.iter().flat_map(move |positive| {
             let (positive, negatives) = (positive.corpus_id, self.negatives.iter());

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
@@ -13,6 +13,15 @@ use crate::random::RandomState;
 const CHUNK: usize = 4096;
 
 /// Where k-means begins.
+///
+/// ```
+/// use mpnet::{mining::{KMeans, KMeansInit}, ndarray::arr2};
+///
+/// let init = KMeansInit::Centroids(arr2(&[[0.0_f32, 0.0], [5.0, 5.0]]));
+/// let kmeans = KMeans { init, ..KMeans::new(2) };
+/// assert_eq!(kmeans.fit(&arr2(&[[4.0_f32, 5.0], [1.0, 0.0]]).view())?.labels, [1, 0]);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum KMeansInit {
     /// "Greedy k-means++": each next centroid is a row drawn with a probability proportional to its squared distance
@@ -61,6 +70,14 @@ pub struct KMeans {
 }
 
 /// What k-means found.
+///
+/// ```
+/// use mpnet::{mining::KMeans, ndarray::arr2};
+///
+/// let clustering = KMeans::new(1).fit(&arr2(&[[0.0_f32, 2.0], [4.0, 0.0]]).view())?;
+/// assert_eq!(clustering.centroids, arr2(&[[2.0, 1.0]]));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Clustering {
@@ -76,6 +93,12 @@ pub struct Clustering {
 
 impl KMeans {
     /// With scikit-learn's defaults: k-means++ once, at most 300 rounds, tolerance 10⁻⁴; seed 0.
+    ///
+    /// ```
+    /// use mpnet::mining::KMeans;
+    ///
+    /// let kmeans = KMeans { seed: 7, ..KMeans::new(8) };
+    /// ```
     #[must_use]
     pub fn new(n_clusters: usize) -> Self {
         let init = KMeansInit::default();
@@ -83,6 +106,16 @@ impl KMeans {
     }
 
     /// Clusters the rows of `embeddings` `[N, D]`.
+    ///
+    /// ```
+    /// use mpnet::{mining::KMeans, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[0.0_f32, 0.1], [5.0, 5.0], [0.1, 0.0], [5.1, 5.0]]);
+    /// let clustering = KMeans::new(2).fit(&rows.view())?;
+    /// assert_eq!(clustering.labels[0], clustering.labels[2]);
+    /// assert_ne!(clustering.labels[0], clustering.labels[1]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -117,6 +150,15 @@ impl KMeans {
 
 impl Clustering {
     /// The cluster of each row of `embeddings` `[M, D]`: that of the nearest centroid, the first of equally near ones.
+    ///
+    /// ```
+    /// use mpnet::{mining::KMeans, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[0.0_f32, 0.1], [5.0, 5.0], [0.1, 0.0], [5.1, 5.0]]);
+    /// let clustering = KMeans::new(2).fit(&rows.view())?;
+    /// assert_eq!(clustering.predict(&arr2(&[[4.0_f32, 4.0]]).view())?, [clustering.labels[1]]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -355,13 +397,6 @@ pub(super) fn check(
         finite("init", &centroids.view())?;
     }
     Ok(())
-}
-
-pub(super) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 => Err(Error::Option { option, problem: "is 0, must be at least 1".into() }),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn not_negative(option: &'static str, value: f64) -> Result<()> {

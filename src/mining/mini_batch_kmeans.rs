@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::kmeans::{
-    Clustering, KMeansInit, at_least_one, check, distances, mean_variance, members, nearest,
-    not_negative, plus_plus, sums,
+    Clustering, KMeansInit, check, distances, mean_variance, members, nearest, not_negative,
+    plus_plus, sums,
 };
-use crate::error::Result;
+use crate::error::{Result, at_least_one};
 use crate::random::RandomState;
 
 /// k-means for many rows: each step assigns a random sample of them and moves every centroid towards its new members, the
@@ -57,6 +57,12 @@ pub struct MiniBatchKMeans {
 impl MiniBatchKMeans {
     /// With scikit-learn's defaults: batches of 1024, at most 100 rounds, an end after 10 steps without improvement,
     /// reassignment below 1 %; seed 0.
+    ///
+    /// ```
+    /// use mpnet::mining::MiniBatchKMeans;
+    ///
+    /// let kmeans = MiniBatchKMeans { batch_size: 4096, ..MiniBatchKMeans::new(100) };
+    /// ```
     #[must_use]
     pub fn new(n_clusters: usize) -> Self {
         Self {
@@ -74,6 +80,15 @@ impl MiniBatchKMeans {
     }
 
     /// Clusters the rows of `embeddings` `[N, D]`.
+    ///
+    /// ```
+    /// use mpnet::{mining::MiniBatchKMeans, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[0.0_f32, 0.1], [5.0, 5.0], [0.1, 0.0], [5.1, 5.0]]);
+    /// let clustering = MiniBatchKMeans::new(2).fit(&rows.view())?;
+    /// assert_eq!(clustering.labels[0], clustering.labels[2]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

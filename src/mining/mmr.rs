@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
-use crate::error::{Error, Result};
-use crate::search::{Hit, at_least_one, finite};
+use crate::error::{Error, Result, at_least_one};
+use crate::search::{Hit, finite};
 use crate::similarity::cos_sim;
 
 /// Up to `top_k` rows of `documents` `[C, D]`, chosen one after another by maximal marginal relevance to `query` `[D]`:

@@ -4,11 +4,20 @@ use std::cmp::Ordering;
 
 use ndarray::{ArrayView2, s};
 
-use crate::error::Result;
-use crate::search::{Chunks, at_least_one, finite, search};
+use crate::error::{Result, at_least_one};
+use crate::search::{Chunks, finite, search};
 use crate::similarity::{Similarity, normalized};
 
 /// Two rows and how alike they are.
+///
+/// ```
+/// use mpnet::{mining::paraphrase_mining, ndarray::arr2};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0], [2.0, 0.0]]);
+/// let best = paraphrase_mining(&rows.view(), &Default::default())?[0];
+/// assert_eq!((best.score, best.i, best.j), (1.0, 0, 2));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Paraphrase {
     /// Larger is more alike.
@@ -29,6 +38,10 @@ impl Paraphrase {
 }
 
 /// Options of [`paraphrase_mining`]. The default is the reference's: by cosine, 100 neighbours for each row, 500 000 pairs.
+///
+/// ```
+/// let options = mpnet::mining::ParaphraseOptions::default().top_k(10).max_pairs(1000);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ParaphraseOptions {
     similarity: Similarity,
@@ -46,6 +59,10 @@ impl Default for ParaphraseOptions {
 
 impl ParaphraseOptions {
     /// What pairs are scored by.
+    ///
+    /// ```
+    /// let options = mpnet::mining::ParaphraseOptions::default().similarity(mpnet::Similarity::Dot);
+    /// ```
     #[must_use]
     pub fn similarity(mut self, similarity: Similarity) -> Self {
         self.similarity = similarity;
@@ -53,6 +70,10 @@ impl ParaphraseOptions {
     }
 
     /// Neighbours that are looked at for each row.
+    ///
+    /// ```
+    /// let options = mpnet::mining::ParaphraseOptions::default().top_k(10);
+    /// ```
     #[must_use]
     pub fn top_k(mut self, top_k: usize) -> Self {
         self.top_k = top_k;
@@ -60,6 +81,15 @@ impl ParaphraseOptions {
     }
 
     /// Pairs in the result, at most.
+    ///
+    /// ```
+    /// use mpnet::{mining::{ParaphraseOptions, paraphrase_mining}, ndarray::arr2};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0], [2.0, 0.0]]);
+    /// let pairs = paraphrase_mining(&rows.view(), &ParaphraseOptions::default().max_pairs(1))?;
+    /// assert_eq!(pairs.len(), 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn max_pairs(mut self, max_pairs: usize) -> Self {
         self.max_pairs = max_pairs;
@@ -67,6 +97,10 @@ impl ParaphraseOptions {
     }
 
     /// Rows whose neighbours are held at once, 5000 by default; it does not show in the result.
+    ///
+    /// ```
+    /// let options = mpnet::mining::ParaphraseOptions::default().query_chunk_size(1000);
+    /// ```
     #[must_use]
     pub fn query_chunk_size(mut self, rows: usize) -> Self {
         self.query_chunk_size = rows;

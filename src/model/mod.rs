@@ -40,6 +40,17 @@ use position_bias::PositionBias;
 /// The MPNet encoder: token ids → hidden states.
 ///
 /// Shapes: `N` tokens in the batch, `D` [`hidden_size`](Config::hidden_size), `H` heads, `T` tokens of one text.
+///
+/// ```
+/// use mpnet::Batch;
+///
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let tokens = encoder.tokenizer().encode(&["a man is eating food"], 128)?;
+/// let batch = Batch::new(&tokens, encoder.model().config())?;
+/// let hidden = encoder.model().forward(&batch); // [N, D]
+/// assert_eq!(hidden.dim(), (tokens[0].ids.len(), 32));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Mpnet {
     config: Config,
@@ -51,6 +62,17 @@ pub struct Mpnet {
 
 impl Mpnet {
     /// Reads the encoder's tensors at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds.
+    ///
+    /// ```
+    /// use mpnet::{Checkpoint, Config, model::Mpnet};
+    ///
+    /// # let read = |name: &str| std::fs::read(format!("tests/data/tiny/{name}")).unwrap();
+    /// # let (weights, json) = (read("model.safetensors"), read("config.json"));
+    /// let config = Config::from_json(json, "config.json")?;
+    /// let model = Mpnet::load(&Checkpoint::from_bytes(&weights)?.encoder()?, &config)?;
+    /// assert_eq!(model.config(), &config);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -68,12 +90,27 @@ impl Mpnet {
     }
 
     /// The sizes that the model was loaded with.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.model().config().num_hidden_layers, 3);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
     /// The hidden states after the last layer, `[N, D]`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[vec![0, 7, 2], vec![0, 2]], encoder.model().config())?;
+    /// let hidden = encoder.model().forward(&batch);
+    /// let of_second = hidden.slice(mpnet::ndarray::s![batch.range(1), ..]);
+    /// assert_eq!(of_second.dim(), (2, 32));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Panics
     ///
@@ -100,6 +137,15 @@ impl Mpnet {
 
     /// The embeddings and the hidden states after each layer, `L + 1` arrays `[N, D]`.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[[0, 7, 2]], encoder.model().config())?;
+    /// let states = encoder.model().hidden_states(&batch);
+    /// assert_eq!(states.len(), 1 + encoder.model().config().num_hidden_layers);
+    /// assert_eq!(states[3], encoder.model().forward(&batch));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// As [`Mpnet::forward`].
@@ -119,6 +165,16 @@ impl Mpnet {
     ///
     /// They are computed here anew: the forward pass never holds more than a few rows of them.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[[0, 7, 2]], encoder.model().config())?;
+    /// let attentions = encoder.model().attentions(&batch);
+    /// let first = &attentions[0][0]; // layer 0, text 0
+    /// assert_eq!(first.dim(), (4, 3, 3));
+    /// assert!((first.sum() - 12.0).abs() < 1e-5); // each query's probabilities add up to 1
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// As [`Mpnet::forward`].
@@ -130,6 +186,14 @@ impl Mpnet {
 
     /// The position bias of a text of `t` tokens, `[H, T, T]`: what is added to the scaled attention scores in every
     /// layer.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let bias = encoder.model().position_bias(5);
+    /// assert_eq!(bias.dim(), (4, 5, 5));
+    /// assert_eq!(bias[[0, 0, 1]], bias[[0, 3, 4]]); // of the distance alone
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Panics
     ///
@@ -144,6 +208,16 @@ impl Mpnet {
     /// checkpoint has no pooler. Sentence embeddings do not use it.
     ///
     /// `hidden`: `[N, D]`, of [`Mpnet::forward`].
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let batch = mpnet::Batch::new(&[[0, 7, 2]], encoder.model().config())?;
+    /// let hidden = encoder.model().forward(&batch);
+    /// if let Some(pooled) = encoder.model().pooler_output(hidden.view(), &batch) {
+    ///     assert_eq!(pooled.dim(), (1, 32));
+    /// }
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Panics
     ///

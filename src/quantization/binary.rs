@@ -8,6 +8,14 @@ use crate::search::finite;
 /// A bit for each component of `embeddings` `[B, D]`, 1 if it is above 0: `[B, ⌈D/8⌉]`, the first in the highest bit of the first
 /// byte, the last byte filled up with 0, as numpy's `packbits`.
 ///
+/// ```
+/// use mpnet::{ndarray::arr2, quantization::quantize_ubinary};
+///
+/// let bits = quantize_ubinary(&arr2(&[[0.5_f32, -0.5, 0.1, 0.0]]).view())?;
+/// assert_eq!(bits, arr2(&[[0b1010_0000]]));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is infinite or not a number.
@@ -24,6 +32,14 @@ pub fn quantize_ubinary(embeddings: &ArrayView2<f32>) -> Result<Array2<u8>> {
 }
 
 /// As [`quantize_ubinary`], each byte minus 128.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, quantization::quantize_binary};
+///
+/// let bits = quantize_binary(&arr2(&[[0.5_f32, -0.5, 0.1, 0.0]]).view())?;
+/// assert_eq!(bits, arr2(&[[0b1010_0000_u8 as i8 ^ -128]])); // 160 − 128
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -40,6 +40,17 @@ pub use scalar::{dequantize_int8, dequantize_uint8, quantize_int8, quantize_uint
 pub(crate) use binary::bit;
 
 /// Embeddings in one of the precisions: `[B, D]`, or `[B, ⌈D/8⌉]` bytes of bits.
+///
+/// ```
+/// use mpnet::{Embeddings, ndarray::arr2};
+/// use mpnet::quantization::{EmbeddingPrecision, QuantizedEmbeddings};
+///
+/// match arr2(&[[0.5_f32, -0.5]]).quantize(EmbeddingPrecision::Ubinary, None)? {
+///     QuantizedEmbeddings::Ubinary(bits) => assert_eq!(bits, arr2(&[[0b1000_0000]])),
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum QuantizedEmbeddings {
     /// As they were.
@@ -56,12 +67,27 @@ pub enum QuantizedEmbeddings {
 
 impl QuantizedEmbeddings {
     /// Which precision they are in.
+    ///
+    /// ```
+    /// use mpnet::{Embeddings, ndarray::Array2, quantization::EmbeddingPrecision};
+    ///
+    /// let bits = Array2::<f32>::zeros((3, 768)).quantize(EmbeddingPrecision::Ubinary, None)?;
+    /// assert_eq!(bits.precision(), EmbeddingPrecision::Ubinary);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn precision(&self) -> EmbeddingPrecision {
         self.view().precision()
     }
 
     /// The same, borrowed.
+    ///
+    /// ```
+    /// use mpnet::{ndarray::arr2, quantization::{QuantizedEmbeddings, QuantizedView}};
+    ///
+    /// let owned = QuantizedEmbeddings::Uint8(arr2(&[[1, 2]]));
+    /// assert!(matches!(owned.view(), QuantizedView::Uint8(rows) if rows[[0, 1]] == 2));
+    /// ```
     #[must_use]
     pub fn view(&self) -> QuantizedView<'_> {
         match self {
@@ -75,6 +101,14 @@ impl QuantizedEmbeddings {
 }
 
 /// [`QuantizedEmbeddings`] that somebody else owns: a corpus mapped from a file, say.
+///
+/// ```
+/// use mpnet::{ndarray::ArrayView2, quantization::QuantizedView};
+///
+/// let bytes: &[u8] = &[0b1000_0000, 0b0100_0000]; // a mapped file, say
+/// let corpus = QuantizedView::Ubinary(ArrayView2::from_shape((2, 1), bytes).unwrap());
+/// assert_eq!(corpus.dim(), (2, 1));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum QuantizedView<'a> {
     /// As they were.
@@ -91,6 +125,13 @@ pub enum QuantizedView<'a> {
 
 impl QuantizedView<'_> {
     /// Which precision they are in.
+    ///
+    /// ```
+    /// use mpnet::{ndarray::arr2, quantization::{EmbeddingPrecision, QuantizedView}};
+    ///
+    /// let bytes = arr2(&[[1_u8, 2]]);
+    /// assert_eq!(QuantizedView::Uint8(bytes.view()).precision(), EmbeddingPrecision::Uint8);
+    /// ```
     #[must_use]
     pub fn precision(&self) -> EmbeddingPrecision {
         match self {
@@ -103,6 +144,14 @@ impl QuantizedView<'_> {
     }
 
     /// Rows and columns; of bits, columns of bytes.
+    ///
+    /// ```
+    /// use mpnet::{Embeddings, ndarray::Array2, quantization::EmbeddingPrecision};
+    ///
+    /// let bits = Array2::<f32>::zeros((3, 768)).quantize(EmbeddingPrecision::Ubinary, None)?;
+    /// assert_eq!(bits.view().dim(), (3, 96));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn dim(&self) -> (usize, usize) {
         match self {
@@ -113,10 +162,24 @@ impl QuantizedView<'_> {
     }
 }
 
+/// Embeddings that ranges should be taken from at least: of fewer, the reference warns too.
+const FEWEST_FOR_RANGES: usize = 100;
+
 /// `embeddings` `[B, D]` in another precision. `ranges` matter for `int8` and `uint8` only; without them they are taken from the
-/// embeddings themselves, which then cannot be compared with anything quantised apart from them.
+/// embeddings themselves, which then cannot be compared with anything quantised apart from them. If there are fewer than 100, that is
+/// a warning by `tracing`.
 ///
 /// Mirrors `sentence_transformers.quantize_embeddings` from 5.7 on (before, values outside the ranges wrapped around).
+///
+/// ```
+/// use mpnet::ndarray::arr2;
+/// use mpnet::quantization::{EmbeddingPrecision, QuantizedEmbeddings, quantize_embeddings};
+///
+/// let embeddings = arr2(&[[0.0_f32, 10.0], [255.0, 265.0]]);
+/// let bytes = quantize_embeddings(&embeddings.view(), EmbeddingPrecision::Int8, None)?;
+/// assert_eq!(bytes, QuantizedEmbeddings::Int8(arr2(&[[-128, -128], [127, 127]])));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -131,6 +194,10 @@ pub fn quantize_embeddings(
     let ranges = match (precision, ranges) {
         (EmbeddingPrecision::Int8 | EmbeddingPrecision::Uint8, None) if embeddings.nrows() > 0 => {
             own = Ranges::calibrate(embeddings)?;
+            let embeddings = embeddings.nrows();
+            if embeddings < FEWEST_FOR_RANGES {
+                tracing::warn!(embeddings, "ranges for {precision} are taken from few embeddings");
+            }
             Some(&own)
         }
         (_, ranges) => ranges,

@@ -35,6 +35,10 @@ impl EmbeddingPrecision {
         [Self::Float32, Self::Int8, Self::Uint8, Self::Binary, Self::Ubinary];
 
     /// Its name in the reference.
+    ///
+    /// ```
+    /// assert_eq!(mpnet::quantization::EmbeddingPrecision::Ubinary.name(), "ubinary");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -33,6 +33,15 @@ const TENSOR: &str = "ranges";
 impl Ranges {
     /// Of `ranges` `[2, D]`: the smallest values, then the largest.
     ///
+    /// ```
+    /// use mpnet::{ndarray::arr2, quantization::Ranges};
+    ///
+    /// let ranges = Ranges::new(arr2(&[[-1.0_f32, -0.5], [1.0, 0.5]]))?;
+    /// assert_eq!(ranges.width(), 2);
+    /// assert!(Ranges::new(arr2(&[[1.0], [-1.0]])).is_err()); // begins above its end
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`] if there are not two rows or a smallest value is above its largest, [`Error::NotFinite`] for a row with a
@@ -51,6 +60,16 @@ impl Ranges {
     }
 
     /// The ranges of `embeddings` `[B, D]`, of which there should be a hundred or more that are like those to be quantised.
+    ///
+    /// ```
+    /// use mpnet::{Error, ndarray::arr2, quantization::Ranges};
+    ///
+    /// let ranges = Ranges::calibrate(&arr2(&[[0.1_f32, 3.0], [0.4, -1.0]]).view())?;
+    /// assert_eq!(ranges.as_array(), arr2(&[[0.1, -1.0], [0.4, 3.0]]));
+    /// let none = Ranges::calibrate(&arr2(&[[0.0_f32; 2]; 0]).view());
+    /// assert!(matches!(none, Err(Error::Empty { .. })));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -77,18 +96,40 @@ impl Ranges {
     }
 
     /// `D`
+    ///
+    /// ```
+    /// use mpnet::{ndarray::Array2, quantization::Ranges};
+    ///
+    /// assert_eq!(Ranges::new(Array2::zeros((2, 768)))?.width(), 768);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn width(&self) -> usize {
         self.0.ncols()
     }
 
     /// `[2, D]`: the smallest values, then the largest.
+    ///
+    /// ```
+    /// use mpnet::{ndarray::arr2, quantization::Ranges};
+    ///
+    /// let ranges = Ranges::new(arr2(&[[-1.0_f32, 0.0], [1.0, 2.0]]))?;
+    /// assert_eq!(ranges.as_array().row(1).to_vec(), [1.0, 2.0]); // the largest values
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn as_array(&self) -> ArrayView2<'_, f32> {
         self.0.view()
     }
 
     /// Writes them to a safetensors file, as the tensor `ranges`.
+    ///
+    /// ```no_run
+    /// # let embeddings = mpnet::ndarray::Array2::<f32>::zeros((1000, 768));
+    /// let ranges = mpnet::quantization::Ranges::calibrate(&embeddings.view())?;
+    /// ranges.save("corpus/ranges.safetensors")?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -103,6 +144,12 @@ impl Ranges {
     }
 
     /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// ```no_run
+    /// let ranges = mpnet::quantization::Ranges::load("corpus/ranges.safetensors")?;
+    /// println!("for embeddings of width {}", ranges.width());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

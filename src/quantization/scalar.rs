@@ -14,6 +14,15 @@ use crate::search::finite;
 ///
 /// in `f32`, so that the largest value itself may fall into bucket 254.
 ///
+/// ```
+/// use mpnet::{ndarray::arr2, quantization::{Ranges, quantize_uint8}};
+///
+/// let ranges = Ranges::new(arr2(&[[0.0_f32], [255.0]]))?;
+/// let bytes = quantize_uint8(&arr2(&[[-9.0_f32], [7.9], [999.0]]).view(), &ranges)?;
+/// assert_eq!(bytes, arr2(&[[0], [7], [255]]));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Width`](crate::Error::Width) for ranges of another width, [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a
@@ -32,6 +41,15 @@ pub fn quantize_uint8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<A
 }
 
 /// As [`quantize_uint8`], minus 128.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, quantization::{Ranges, quantize_int8}};
+///
+/// let ranges = Ranges::new(arr2(&[[-1.0_f32], [1.0]]))?;
+/// let bytes = quantize_int8(&arr2(&[[-9.0_f32], [0.0], [9.0]]).view(), &ranges)?;
+/// assert_eq!(bytes, arr2(&[[-128], [-1], [127]]));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -65,6 +83,14 @@ pub fn dequantize_uint8(embeddings: &ArrayView2<u8>, ranges: &Ranges) -> Result<
 }
 
 /// As [`dequantize_uint8`], of what [`quantize_int8`] made.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, quantization::{Ranges, dequantize_int8}};
+///
+/// let ranges = Ranges::new(arr2(&[[0.0_f32], [255.0]]))?;
+/// assert_eq!(dequantize_int8(&arr2(&[[-128], [0]]).view(), &ranges)?, arr2(&[[0.0], [128.0]]));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -25,7 +25,7 @@ pub use rescore::{Rescore, RescoreOptions, semantic_search_rescored};
 pub use top_k::Hit;
 
 pub(crate) use dense::{Chunks, search};
-pub(crate) use options::{at_least_one, finite};
+pub(crate) use options::finite;
 
 /// For each query the `top_k` rows of `corpus` with the largest cosine, best first; equal scores by ascending row. Fewer
 /// if the corpus is smaller.

@@ -6,10 +6,16 @@ use ndarray::ArrayView2;
 
 use super::dense::{self, Chunks, first_not_finite};
 use super::top_k::Hit;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::similarity::Similarity;
 
 /// Options of [`semantic_search_with`]. The default: the 10 best by cosine.
+///
+/// ```
+/// use mpnet::{Similarity, search::SearchOptions};
+///
+/// let options = SearchOptions::default().top_k(3).similarity(Similarity::Dot);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct SearchOptions {
     similarity: Similarity,
@@ -25,6 +31,10 @@ impl Default for SearchOptions {
 
 impl SearchOptions {
     /// What hits are scored by: the reference's `score_function`.
+    ///
+    /// ```
+    /// let options = mpnet::search::SearchOptions::default().similarity(mpnet::Similarity::Euclidean);
+    /// ```
     #[must_use]
     pub fn similarity(mut self, similarity: Similarity) -> Self {
         self.similarity = similarity;
@@ -32,6 +42,15 @@ impl SearchOptions {
     }
 
     /// Hits for each query.
+    ///
+    /// ```
+    /// use mpnet::{ndarray::arr2, search::{SearchOptions, semantic_search_with}};
+    ///
+    /// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0], [1.0, 1.0]]);
+    /// let hits = semantic_search_with(&rows.view(), &rows.view(), &SearchOptions::default().top_k(2))?;
+    /// assert_eq!(hits[0].len(), 2);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn top_k(mut self, top_k: usize) -> Self {
         self.top_k = top_k;
@@ -40,6 +59,10 @@ impl SearchOptions {
 
     /// Queries for which the corpus is read at once, 256 by default. More read it less often and take more memory: about a
     /// kilobyte and `32 · top_k` bytes for each query and thread.
+    ///
+    /// ```
+    /// let options = mpnet::search::SearchOptions::default().query_chunk_size(64);
+    /// ```
     #[must_use]
     pub fn query_chunk_size(mut self, queries: usize) -> Self {
         self.chunks.queries = queries;
@@ -47,6 +70,10 @@ impl SearchOptions {
     }
 
     /// Rows of the corpus that one task scores at most, 65 536 by default: a bound on what a thread does without pause.
+    ///
+    /// ```
+    /// let options = mpnet::search::SearchOptions::default().corpus_chunk_size(10_000);
+    /// ```
     #[must_use]
     pub fn corpus_chunk_size(mut self, rows: usize) -> Self {
         self.chunks.corpus = rows;
@@ -105,13 +132,6 @@ pub fn semantic_search_with(
         row => return Err(Error::NotFinite { what: "the corpus", row }),
     }
     Ok(hits)
-}
-
-pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
-    match value {
-        0 => Err(Error::Option { option, problem: "is 0; at least 1 is needed".to_owned() }),
-        _ => Ok(()),
-    }
 }
 
 /// Fails with the first row that has a value that is infinite or not a number.

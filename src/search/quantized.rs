@@ -2,9 +2,8 @@
 
 use ndarray::{ArrayView2, Axis, s};
 
-use super::options::at_least_one;
 use super::top_k::{Hit, Scan};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::isa::Isa;
 use crate::kernels::{HAMMING_ROWS, integer_dots, negative_hamming};
 use crate::quantization::QuantizedView;

@@ -3,16 +3,23 @@
 use ndarray::{Array1, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-use super::options::{at_least_one, finite};
+use super::options::finite;
 use super::quantized::semantic_search_quantized;
 use super::top_k::{Hit, keep_best};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, bit, dequantize_int8, dequantize_uint8,
     quantize_embeddings,
 };
 
 /// By what candidates are scored again: by the dot product of the `f32` query with this.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, search::{Rescore, RescoreOptions}};
+///
+/// let as_they_were = arr2(&[[0.5_f32, 0.1], [0.1, 0.9]]);
+/// let options = RescoreOptions::default().rescore(Rescore::Float32(as_they_were.view()));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Rescore<'a> {
     /// Not at all: hits keep the score of the first stage, as of [`semantic_search_quantized`].
@@ -27,6 +34,12 @@ pub enum Rescore<'a> {
 }
 
 /// Options of [`semantic_search_rescored`]. The default: the 10 best of 20 candidates, scored again by the corpus itself.
+///
+/// ```
+/// use mpnet::search::{Rescore, RescoreOptions};
+///
+/// let options = RescoreOptions::default().top_k(5).rescore_multiplier(4).rescore(Rescore::Corpus);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct RescoreOptions<'a> {
     top_k: usize,
@@ -43,6 +56,10 @@ impl Default for RescoreOptions<'_> {
 
 impl<'a> RescoreOptions<'a> {
     /// Hits for each query.
+    ///
+    /// ```
+    /// let options = mpnet::search::RescoreOptions::default().top_k(100);
+    /// ```
     #[must_use]
     pub fn top_k(mut self, top_k: usize) -> Self {
         self.top_k = top_k;
@@ -50,6 +67,10 @@ impl<'a> RescoreOptions<'a> {
     }
 
     /// Candidates for each hit, 2 by default: `top_k · multiplier` are scored again.
+    ///
+    /// ```
+    /// let options = mpnet::search::RescoreOptions::default().rescore_multiplier(4);
+    /// ```
     #[must_use]
     pub fn rescore_multiplier(mut self, multiplier: usize) -> Self {
         self.multiplier = multiplier;
@@ -57,6 +78,19 @@ impl<'a> RescoreOptions<'a> {
     }
 
     /// The ranges with which an `int8` or `uint8` corpus was quantised; the queries are too.
+    ///
+    /// ```
+    /// use mpnet::{ndarray::arr2, quantization::{EmbeddingPrecision, Ranges, quantize_embeddings}};
+    /// use mpnet::search::{RescoreOptions, semantic_search_rescored};
+    ///
+    /// let corpus = arr2(&[[0.5_f32, 0.1], [0.1, 0.9], [-0.9, 0.1]]);
+    /// let ranges = Ranges::calibrate(&corpus.view())?;
+    /// let codes = quantize_embeddings(&corpus.view(), EmbeddingPrecision::Int8, Some(&ranges))?;
+    /// let options = RescoreOptions::default().ranges(&ranges);
+    /// let hits = semantic_search_rescored(&corpus.view(), &codes.view(), &options)?;
+    /// assert_eq!(hits[1][0].corpus_id, 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn ranges(mut self, ranges: &'a Ranges) -> Self {
         self.ranges = Some(ranges);
@@ -64,6 +98,12 @@ impl<'a> RescoreOptions<'a> {
     }
 
     /// By what the candidates are scored again.
+    ///
+    /// ```
+    /// use mpnet::search::{Rescore, RescoreOptions};
+    ///
+    /// let first_stage_only = RescoreOptions::default().rescore(Rescore::None);
+    /// ```
     #[must_use]
     pub fn rescore(mut self, rescore: Rescore<'a>) -> Self {
         self.rescore = rescore;

@@ -6,6 +6,14 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 /// A row of the corpus and how alike it is to the query.
+///
+/// ```
+/// use mpnet::{ndarray::arr2, search::{Hit, semantic_search}};
+///
+/// let rows = arr2(&[[1.0_f32, 0.0], [0.0, 1.0]]);
+/// let hits = semantic_search(&rows.view(), &rows.view(), 1);
+/// assert_eq!(hits[1][0], Hit { corpus_id: 1, score: 1.0 });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hit {
     /// Its row in the corpus.

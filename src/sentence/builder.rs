@@ -7,7 +7,7 @@ use super::modules::{Module, Pipeline, Settings, TransformerSettings};
 use crate::batch::TOKENS_PER_BATCH;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
@@ -17,6 +17,18 @@ use crate::similarity::Similarity;
 use crate::tokenizer::{Tokenizer, model_max_length};
 
 /// Options of a [`SentenceEncoder`], from [`SentenceEncoder::builder`].
+///
+/// ```
+/// use mpnet::{Precision, SentenceEncoder};
+///
+/// # let directory = "tests/data/tiny";
+/// let encoder = SentenceEncoder::builder(directory)
+///     .precision(Precision::Bf16)
+///     .max_seq_length(32)
+///     .build()?;
+/// assert_eq!(encoder.max_seq_length(), 32);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SentenceEncoderBuilder<'a> {
@@ -53,18 +65,46 @@ impl<'a> SentenceEncoderBuilder<'a> {
     }
 
     /// The precision of weights and products; [`Precision::F32`] unless set.
+    ///
+    /// ```
+    /// use mpnet::{Precision, SentenceEncoder};
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::builder(directory).precision(Precision::Int8).build()?;
+    /// assert_eq!(encoder.precision(), Precision::Int8);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
     /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
+    ///
+    /// ```
+    /// use mpnet::{Isa, SentenceEncoder};
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// for &isa in Isa::available() {
+    ///     let encoder = SentenceEncoder::builder(directory).isa(isa).build()?;
+    ///     assert_eq!(encoder.isa(), isa);
+    /// }
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
         self
     }
 
     /// The longest text in tokens, special tokens included, instead of the model's own setting.
+    ///
+    /// ```
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = mpnet::SentenceEncoder::builder(directory).max_seq_length(4).build()?;
+    /// let report = encoder.encode_with(&["how are you"], &Default::default())?;
+    /// assert_eq!((report.texts[0].tokens, report.texts[0].dropped), (4, 1));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn max_seq_length(mut self, tokens: usize) -> Self {
         self.max_seq_length = Some(tokens);
         self
@@ -72,24 +112,59 @@ impl<'a> SentenceEncoderBuilder<'a> {
 
     /// How many tokens are computed at once, 2048 unless set; a longer text is computed alone. Memory for intermediate
     /// results grows with it; the embeddings do not change by a bit.
+    ///
+    /// ```
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = mpnet::SentenceEncoder::builder(directory).tokens_per_batch(512).build()?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn tokens_per_batch(mut self, tokens: usize) -> Self {
         self.tokens_per_batch = tokens;
         self
     }
 
     /// The pooling, instead of the model's own. Not for a model with a Dense module, which was trained for its own.
+    ///
+    /// ```
+    /// use mpnet::{Pooling, PoolingMode, SentenceEncoder};
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let pooling = Pooling::new([PoolingMode::Cls, PoolingMode::Mean]);
+    /// let encoder = SentenceEncoder::builder(directory).pooling(pooling).build()?;
+    /// assert_eq!(encoder.dim(), 2 * encoder.model().config().hidden_size);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn pooling(mut self, pooling: Pooling) -> Self {
         self.pooling = Some(pooling);
         self
     }
 
     /// Whether embeddings are scaled to length 1, instead of what the model's own modules say.
+    ///
+    /// ```
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = mpnet::SentenceEncoder::builder(directory).normalize(false).build()?;
+    /// let embedding = encoder.encode_one("how are you")?;
+    /// assert!((embedding.dot(&embedding) - 1.0).abs() > 1e-3);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn normalize(mut self, normalize: bool) -> Self {
         self.normalize = Some(normalize);
         self
     }
 
     /// A prompt of the model, by this name: one more, or in the place of its own.
+    ///
+    /// ```
+    /// use mpnet::{EncodeOptions, SentenceEncoder};
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::builder(directory).prompt("clustering", "Topic: ").build()?;
+    /// let options = EncodeOptions::default().prompt_name("clustering");
+    /// let embeddings = encoder.encode_with(&["a river"], &options)?.embeddings;
+    /// assert_eq!(embeddings, encoder.encode(&["Topic: a river"])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn prompt(mut self, name: impl Into<String>, prompt: impl Into<String>) -> Self {
         self.prompts.push((name.into(), prompt.into()));
         self
@@ -97,12 +172,30 @@ impl<'a> SentenceEncoderBuilder<'a> {
 
     /// The name of the prompt that [`encode`](SentenceEncoder::encode) puts before every text, instead of the model's own
     /// setting.
+    ///
+    /// ```
+    /// use mpnet::SentenceEncoder;
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::builder(directory).default_prompt_name("query").build()?;
+    /// assert_eq!(encoder.encode(&["a river"])?, encoder.encode_query(&["a river"])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn default_prompt_name(mut self, name: impl Into<String>) -> Self {
         self.default_prompt_name = Some(name.into());
         self
     }
 
     /// The similarity function, instead of the model's own.
+    ///
+    /// ```
+    /// use mpnet::{SentenceEncoder, Similarity};
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::builder(directory).similarity_fn(Similarity::Dot).build()?;
+    /// assert_eq!(encoder.similarity_fn(), Similarity::Dot);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn similarity_fn(mut self, similarity: Similarity) -> Self {
         self.similarity_fn = Some(similarity);
         self
@@ -110,6 +203,13 @@ impl<'a> SentenceEncoderBuilder<'a> {
 
     /// Keep only the first `k` components of every embedding, instead of what the model's own setting says; see
     /// [`EncodeOptions::truncate_dim`](super::EncodeOptions::truncate_dim).
+    ///
+    /// ```
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = mpnet::SentenceEncoder::builder(directory).truncate_dim(8).build()?;
+    /// assert_eq!(encoder.encode_one("how are you")?.len(), 8);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn truncate_dim(mut self, k: usize) -> Self {
         self.truncate_dim = Some(k);
         self
@@ -140,18 +240,20 @@ impl<'a> SentenceEncoderBuilder<'a> {
 
     /// Loads the model.
     ///
+    /// ```
+    /// use mpnet::{Error, SentenceEncoder};
+    ///
+    /// let missing = SentenceEncoder::builder("no/such/model").build();
+    /// assert!(matches!(missing, Err(Error::Io { .. })));
+    /// ```
+    ///
     /// # Errors
     ///
     /// An [`Error`] that names the file, field or tensor, if one is missing, damaged or not supported;
     /// [`Error::Option`] if an option contradicts the model.
     pub fn build(self) -> Result<SentenceEncoder> {
         let isa = self.isa.map_or_else(Isa::detect, Ok)?;
-        if self.tokens_per_batch == 0 {
-            return Err(Error::Option {
-                option: "tokens_per_batch",
-                problem: "is 0, must be at least 1".to_owned(),
-            });
-        }
+        at_least_one("tokens_per_batch", self.tokens_per_batch)?;
         self.files.check()?;
         let mut pipeline = Pipeline::read(&self.files, isa)?;
         self.override_modules(&mut pipeline)?;

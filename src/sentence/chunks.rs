@@ -13,6 +13,16 @@ use crate::error::{Error, Result};
 use crate::pooling::PoolingMode;
 
 /// The embedding of each chunk of a text.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let text = "It rains. Who has an umbrella?";
+/// let chunks = encoder.encode_chunks(text, &mpnet::split::sentences(text), &Default::default())?;
+/// for (chunk, embedding) in chunks.chunks.iter().zip(chunks.embeddings.rows()) {
+///     println!("{:?}: {embedding}", &text[chunk.bytes.clone()]);
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ChunkEmbeddings {
@@ -25,6 +35,15 @@ pub struct ChunkEmbeddings {
 }
 
 /// A stretch of a text.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let text = "It's raining – oh!";
+/// let chunks = encoder.encode_chunks(text, &[0..text.len()], &Default::default())?;
+/// let chunk = &chunks.chunks[0];
+/// assert_eq!((chunk.bytes.len(), chunk.chars.len()), (20, 18));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Chunk {

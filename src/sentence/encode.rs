@@ -112,7 +112,7 @@ impl SentenceEncoder {
     }
 
     /// For callers who did not ask for the report.
-    pub(super) fn warn_if_cut(&self, report: EncodeReport) -> Array2<f32> {
+    pub(crate) fn warn_if_cut(&self, report: EncodeReport) -> Array2<f32> {
         let truncated = report.truncated().count();
         if truncated > 0 {
             let limit = self.max_seq_length;

@@ -23,10 +23,7 @@ use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
-use crate::similarity::{
-    Similarity, pairwise_cos_sim, pairwise_dot_score, pairwise_euclidean_sim,
-    pairwise_manhattan_sim,
-};
+use crate::similarity::Similarity;
 use crate::tokenizer::Tokenizer;
 
 pub use builder::SentenceEncoderBuilder;
@@ -83,6 +80,15 @@ impl SentenceEncoder {
     ///
     /// Weight files are mapped while they are read: nobody may change them until this returns.
     ///
+    /// ```
+    /// use mpnet::SentenceEncoder;
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::from_pretrained(directory)?;
+    /// println!("{} numbers a text, up to {} tokens", encoder.dim(), encoder.max_seq_length());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`SentenceEncoderBuilder::build`].
@@ -94,6 +100,16 @@ impl SentenceEncoder {
     ///
     /// As nothing says otherwise, embeddings are the mean of the hidden states, not normalised. For other modules, give
     /// their files too, by [`ModelFiles::in_memory`], or set them on the [`builder`](Self::builder).
+    ///
+    /// ```
+    /// use mpnet::SentenceEncoder;
+    ///
+    /// # let read = |name: &str| std::fs::read(format!("tests/data/tiny/{name}")).unwrap();
+    /// # let (weights, config, tokenizer) = (read("model.safetensors"), read("config.json"), read("tokenizer.json"));
+    /// let encoder = SentenceEncoder::from_bytes(weights, config, tokenizer)?;
+    /// # assert_eq!(encoder.dim(), 32);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -111,12 +127,29 @@ impl SentenceEncoder {
     }
 
     /// Options for loading a directory, or [files in memory](ModelFiles::in_memory).
+    ///
+    /// ```
+    /// use mpnet::{Precision, SentenceEncoder};
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let encoder = SentenceEncoder::builder(directory).precision(Precision::Bf16).build()?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn builder<'a>(files: impl Into<ModelFiles<'a>>) -> SentenceEncoderBuilder<'a> {
         SentenceEncoderBuilder::new(files.into())
     }
 
     /// The embedding of each text, `[B, D]`. Texts that are too long are truncated, with a warning by `tracing`; see
     /// [`encode_with`](Self::encode_with) for a report instead.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let embeddings = encoder.encode(&["A man is eating food.", "Someone has a meal."])?;
+    /// assert_eq!(embeddings.dim(), (2, encoder.dim()));
+    /// let alone = encoder.encode(&["Someone has a meal."])?;
+    /// assert_eq!(alone.row(0), embeddings.row(1)); // to the last bit
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -130,6 +163,15 @@ impl SentenceEncoder {
     ///
     /// Source: `SentenceTransformer.encode_query`. Every model has that prompt; if its files do not name it, it is empty.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let queries = encoder.encode_query(&["what is he doing?"])?;
+    /// let documents = encoder.encode_document(&["a man is eating food", "a man is riding a horse"])?;
+    /// let hits = mpnet::search::semantic_search(&queries.view(), &documents.view(), 1);
+    /// # assert_eq!(hits[0].len(), 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`encode`](Self::encode).
@@ -139,6 +181,16 @@ impl SentenceEncoder {
     }
 
     /// As [`encode_query`](Self::encode_query), as `options` ask; a prompt in the options takes the place of the model's.
+    ///
+    /// ```
+    /// use mpnet::{EncodeOptions, Overflow};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default().overflow(Overflow::Error);
+    /// let queries = encoder.encode_query_with(&["what is he doing?"], &options)?.embeddings;
+    /// assert_eq!(queries, encoder.encode_query(&["what is he doing?"])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -158,6 +210,14 @@ impl SentenceEncoder {
     /// a prompt named `passage` or `corpus`, for which the reference would look next, is used only if asked for by
     /// [`prompt_name`](EncodeOptions::prompt_name).
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let documents = encoder.encode_document(&["a man is eating food"])?;
+    /// let prompt = &encoder.prompts()["document"];
+    /// assert_eq!(documents, encoder.encode(&[format!("{prompt}a man is eating food")])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`encode`](Self::encode).
@@ -168,6 +228,16 @@ impl SentenceEncoder {
 
     /// As [`encode_document`](Self::encode_document), as `options` ask; a prompt in the options takes the place of the
     /// model's.
+    ///
+    /// ```
+    /// use mpnet::EncodeOptions;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default().prompt("passage: ");
+    /// let documents = encoder.encode_document_with(&["a man is eating food"], &options)?;
+    /// println!("{} tokens", documents.tokens());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -182,6 +252,13 @@ impl SentenceEncoder {
 
     /// The embedding of one text, `[D]`.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let embedding = encoder.encode_one("A man is eating food.")?;
+    /// assert_eq!(embedding.len(), encoder.dim());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`encode`](Self::encode).
@@ -193,6 +270,20 @@ impl SentenceEncoder {
     ///
     /// Texts are taken up a part at a time ([`EncodeOptions::tokens_per_batch`] says how much), so that any number of them needs
     /// little more memory than their embeddings.
+    ///
+    /// ```
+    /// use mpnet::{EncodeOptions, Error, Overflow};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let texts = ["how are you", &"many words ".repeat(100)];
+    /// let report = encoder.encode_with(&texts, &EncodeOptions::default())?;
+    /// assert!(report.truncated().eq([1]));
+    /// println!("{} tokens of it were dropped", report.texts[1].dropped);
+    ///
+    /// let refused = encoder.encode_with(&texts, &EncodeOptions::default().overflow(Overflow::Error));
+    /// assert!(matches!(refused, Err(Error::TooLong { text: 1, .. })));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -228,6 +319,14 @@ impl SentenceEncoder {
     /// The similarity of each row of `a` to each row of `b` by the model's own function (cosine unless its
     /// configuration says otherwise): `[A, D]`, `[B, D]` → `[A, B]`.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let embeddings = encoder.encode(&["a long day at home", "the day was long", "an old train"])?;
+    /// let scores = encoder.similarity(&embeddings.view(), &embeddings.view());
+    /// assert_eq!(scores.dim(), (3, 3));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// If the widths differ.
@@ -239,6 +338,15 @@ impl SentenceEncoder {
     /// The similarity of row `i` of `a` to row `i` of `b` by the model's own function: `[A, D]`, `[A, D]` → `[A]`.
     ///
     /// Source: `SentenceTransformer.similarity_pairwise`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let first = encoder.encode(&["a long day", "an old train"])?;
+    /// let second = encoder.encode(&["the day was long", "a new house"])?;
+    /// let scores = encoder.similarity_pairwise(&first.view(), &second.view())?;
+    /// assert_eq!(scores.len(), 2);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -252,57 +360,102 @@ impl SentenceEncoder {
             let problem = format!("has shape {:?}, the first argument {:?}", b.dim(), a.dim());
             return Err(Error::Option { option: "b", problem });
         }
-        Ok(match self.settings.similarity {
-            Similarity::Cosine => pairwise_cos_sim(a, b),
-            Similarity::Dot => pairwise_dot_score(a, b),
-            Similarity::Euclidean => pairwise_euclidean_sim(a, b),
-            Similarity::Manhattan => pairwise_manhattan_sim(a, b),
-        })
+        Ok(self.settings.similarity.pairwise(a, b))
     }
 
     /// Width of an embedding, `D`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.encode(&["how are you"])?.ncols(), encoder.dim());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn dim(&self) -> usize {
         self.settings.truncate_dim.unwrap_or(self.dim)
     }
 
     /// The longest text in tokens, special tokens included.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.max_seq_length(), 48);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn max_seq_length(&self) -> usize {
         self.max_seq_length
     }
 
     /// The model's prompts by name, from `config_sentence_transformers.json`.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.prompts()["query"], "query: ");
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn prompts(&self) -> &BTreeMap<String, String> {
         &self.settings.prompts
     }
 
     /// The similarity function that the model was trained for.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.similarity_fn(), mpnet::Similarity::Cosine);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn similarity_fn(&self) -> Similarity {
         self.settings.similarity
     }
 
     /// The precision that was asked for.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.precision(), mpnet::Precision::F32);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
     /// The instruction set in use.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// println!("{} on {}", encoder.precision(), encoder.isa()); // f32 on avx512
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
     /// The tokenizer.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let tokens = encoder.tokenizer().encode(&["how are you"], encoder.max_seq_length())?;
+    /// println!("{} tokens", tokens[0].ids.len());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
     /// The encoder under the pooling: for hidden states and attentions.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let config = encoder.model().config();
+    /// println!("{} layers, {} heads", config.num_hidden_layers, config.num_attention_heads);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn model(&self) -> &Mpnet {
         &self.model

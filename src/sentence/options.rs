@@ -6,9 +6,23 @@ use ndarray::Array2;
 use rayon::ThreadPool;
 
 use super::progress::{Callback, CancellationToken, Progress};
+use crate::error::Result;
+use crate::quantization::{EmbeddingPrecision, QuantizedEmbeddings, Ranges, quantize_embeddings};
 use crate::tokenizer::Windows;
 
 /// What happens to a text that has more tokens than [`max_seq_length`](super::SentenceEncoder::max_seq_length).
+///
+/// ```
+/// use mpnet::{EncodeOptions, Overflow};
+///
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let long = ["many words ".repeat(100)];
+/// let with = |overflow| encoder.encode_with(&long, &EncodeOptions::default().overflow(overflow));
+/// assert!(with(Overflow::Truncate)?.texts[0].dropped > 0);
+/// assert!(with(Overflow::Error).is_err());
+/// assert!(with(Overflow::Window { stride: 8 })?.texts[0].windows > 1);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -65,18 +79,49 @@ pub(super) enum Prompt {
 
 impl EncodeOptions {
     /// What to do with texts that are too long.
+    ///
+    /// ```
+    /// use mpnet::{EncodeOptions, Overflow};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default().overflow(Overflow::Window { stride: 8 });
+    /// let report = encoder.encode_with(&["many words ".repeat(100)], &options)?;
+    /// assert_eq!(report.texts[0].dropped, 0);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
     }
 
     /// Put before every text, with nothing between; `""` for none, even if the model has a default prompt.
+    ///
+    /// ```
+    /// use mpnet::EncodeOptions;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default().prompt("query: ");
+    /// let embeddings = encoder.encode_with(&["a river"], &options)?.embeddings;
+    /// assert_eq!(embeddings, encoder.encode(&["query: a river"])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
         self.prompt = Prompt::Text(prompt.into());
         self
     }
 
     /// Use the model's prompt of this name (`config_sentence_transformers.json`).
+    ///
+    /// ```
+    /// use mpnet::{EncodeOptions, Error};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let unknown = EncodeOptions::default().prompt_name("qurey");
+    /// let error = encoder.encode_with(&["a river"], &unknown).unwrap_err();
+    /// assert!(matches!(error, Error::Option { option: "prompt_name", .. }));
+    /// println!("{error}"); // it has ["document", "query"]
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn prompt_name(mut self, name: impl Into<String>) -> Self {
         self.prompt = Prompt::Named(name.into());
         self
@@ -84,12 +129,32 @@ impl EncodeOptions {
 
     /// Keep only the first `k` components (of a model trained for it). This comes after the model's own normalisation, so
     /// that the result is shorter than 1; see [`EncodeOptions::normalize`].
+    ///
+    /// ```
+    /// use mpnet::EncodeOptions;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default().truncate_dim(8);
+    /// assert_eq!(encoder.encode_with(&["how are you"], &options)?.embeddings.dim(), (1, 8));
+    /// assert!(encoder.encode_with(&["how are you"], &options.truncate_dim(33)).is_err());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn truncate_dim(mut self, k: usize) -> Self {
         self.truncate_dim = Some(k);
         self
     }
 
     /// Scale each embedding to length 1, after everything else.
+    ///
+    /// ```
+    /// use mpnet::EncodeOptions;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default().truncate_dim(8).normalize(true);
+    /// let embedding = encoder.encode_with(&["how are you"], &options)?.embeddings.row(0).to_owned();
+    /// assert!((embedding.dot(&embedding) - 1.0).abs() < 1e-6);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn normalize(mut self, normalize: bool) -> Self {
         self.normalize = normalize;
         self
@@ -99,6 +164,16 @@ impl EncodeOptions {
     /// [the encoder's own setting](super::SentenceEncoderBuilder::tokens_per_batch); a longer text is computed alone. It also
     /// bounds what is held at a time beside the result: some 256 bytes of text for each of these tokens (or one text that is longer),
     /// its tokens, and the intermediate arrays of one batch. The embeddings do not change by a bit.
+    ///
+    /// ```
+    /// use mpnet::EncodeOptions;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let small = EncodeOptions::default().tokens_per_batch(64);
+    /// let texts = ["how are you", "fine, thanks"];
+    /// assert_eq!(encoder.encode_with(&texts, &small)?.embeddings, encoder.encode(&texts)?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn tokens_per_batch(mut self, tokens: usize) -> Self {
         self.tokens_per_batch = Some(tokens);
         self
@@ -120,12 +195,33 @@ impl EncodeOptions {
 
     /// A token by which another thread can stop the call, which then fails with
     /// [`Error::Cancelled`](crate::Error::Cancelled) after the batch in work.
+    ///
+    /// ```
+    /// use mpnet::{CancellationToken, EncodeOptions, Error};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let token = CancellationToken::new();
+    /// let options = EncodeOptions::default().cancellation(&token);
+    /// token.cancel(); // on another thread, usually
+    /// assert!(matches!(encoder.encode_with(&["a text"], &options), Err(Error::Cancelled)));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn cancellation(mut self, token: &CancellationToken) -> Self {
         self.cancellation = token.clone();
         self
     }
 
     /// Called after each batch with what has been done so far, on the thread that drives the work; it should be quick.
+    ///
+    /// ```
+    /// use mpnet::EncodeOptions;
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let options = EncodeOptions::default()
+    ///     .progress(|done| println!("{} of {:?}, {} tokens", done.texts, done.total, done.tokens));
+    /// encoder.encode_with(&["one", "two"], &options)?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Callback::new(callback));
         self
@@ -149,6 +245,13 @@ impl EncodeOptions {
 }
 
 /// The embeddings, and what became of each text.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let report = encoder.encode_with(&["how are you"], &Default::default())?;
+/// assert_eq!((report.embeddings.nrows(), report.texts.len()), (1, 1));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EncodeReport {
@@ -159,6 +262,14 @@ pub struct EncodeReport {
 }
 
 /// What became of one text.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let report = encoder.encode_with(&["how are you"], &Default::default())?;
+/// let text = report.texts[0];
+/// assert_eq!((text.tokens, text.dropped, text.windows), (5, 0, 1));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TextReport {
@@ -179,18 +290,36 @@ impl TextReport {
 
 impl EncodeReport {
     /// The texts that were cut, by their place in the input.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let texts = ["how are you", &"many words ".repeat(100)];
+    /// let report = encoder.encode_with(&texts, &Default::default())?;
+    /// for text in report.truncated() {
+    ///     println!("{} tokens of text {text} were cut off", report.texts[text].dropped);
+    /// }
+    /// # assert!(report.truncated().eq([1]));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn truncated(&self) -> impl Iterator<Item = usize> + '_ {
         self.texts.iter().enumerate().filter(|(_, text)| text.dropped > 0).map(|(index, _)| index)
     }
 
     /// Tokens of all texts together.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let report = encoder.encode_with(&["how are you", ""], &Default::default())?;
+    /// assert_eq!(report.tokens(), 5 + 2);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.texts.iter().map(|text| text.tokens).sum()
     }
 }
 
-/// Embeddings in the shapes that other crates take.
+/// Embeddings in the shapes that other crates take, and in fewer bits.
 ///
 /// ```
 /// use mpnet::{Embeddings, ndarray::arr2};
@@ -204,7 +333,45 @@ pub trait Embeddings {
     fn to_vecs(&self) -> Vec<Vec<f32>>;
 
     /// All rows one after another, `B · D` numbers; nothing is copied.
+    ///
+    /// ```
+    /// use mpnet::{Embeddings, ndarray::arr2};
+    ///
+    /// assert_eq!(arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]).into_flat_vec(), [1.0, 2.0, 3.0, 4.0]);
+    /// ```
     fn into_flat_vec(self) -> Vec<f32>;
+
+    /// The embeddings in another number format: what `encode(…, precision="…")` returns in sentence-transformers. `int8` and
+    /// `uint8` need `ranges` that the other embeddings they are compared with have too; without, the ranges are those of these
+    /// embeddings themselves, with a warning by `tracing` if there are fewer than 100. Other formats have no use for them.
+    ///
+    /// ```
+    /// use mpnet::Embeddings;
+    /// use mpnet::quantization::{EmbeddingPrecision, Ranges};
+    ///
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."];
+    /// let embeddings = encoder.encode_document(&texts)?;
+    /// let bits = embeddings.quantize(EmbeddingPrecision::Ubinary, None)?;
+    /// assert_eq!(bits.view().dim(), (3, encoder.dim() / 8));
+    ///
+    /// let ranges = Ranges::calibrate(&embeddings.view())?; // better of a few thousand; `save` keeps them
+    /// let corpus = embeddings.quantize(EmbeddingPrecision::Int8, Some(&ranges))?;
+    /// let query = encoder.encode_query(&["Is it warm?"])?;
+    /// let query = query.quantize(EmbeddingPrecision::Int8, Some(&ranges))?;
+    /// let hits = mpnet::search::semantic_search_quantized(&query.view(), &corpus.view(), 1)?;
+    /// # assert_eq!(hits[0].len(), 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`quantize_embeddings`].
+    fn quantize(
+        &self,
+        precision: EmbeddingPrecision,
+        ranges: Option<&Ranges>,
+    ) -> Result<QuantizedEmbeddings>;
 }
 
 impl Embeddings for Array2<f32> {
@@ -223,5 +390,13 @@ impl Embeddings for Array2<f32> {
         } else {
             self.iter().copied().collect()
         }
+    }
+
+    fn quantize(
+        &self,
+        precision: EmbeddingPrecision,
+        ranges: Option<&Ranges>,
+    ) -> Result<QuantizedEmbeddings> {
+        quantize_embeddings(&self.view(), precision, ranges)
     }
 }

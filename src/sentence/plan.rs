@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::SentenceEncoder;
 use super::options::{EncodeOptions, Overflow, Prompt};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::tokenizer::{Excess, Fit};
 
 /// Bytes of text that are taken up at a time, for each token of a batch: enough for dozens of batches of ordinary text,
@@ -30,12 +30,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(encoder: &SentenceEncoder, options: &EncodeOptions) -> Result<Self> {
         let tokens_per_batch = options.tokens_per_batch.unwrap_or(encoder.tokens_per_batch);
-        if tokens_per_batch == 0 {
-            return Err(Error::Option {
-                option: "tokens_per_batch",
-                problem: "is 0, must be at least 1".to_owned(),
-            });
-        }
+        at_least_one("tokens_per_batch", tokens_per_batch)?;
         let dim = encoder.truncated_dim(options)?;
         let prompt = encoder.prompt(&options.prompt)?;
         let excess = match options.overflow {

@@ -23,17 +23,38 @@ pub struct CancellationToken(Arc<AtomicBool>);
 
 impl CancellationToken {
     /// A token that nobody has used yet.
+    ///
+    /// ```
+    /// use mpnet::{CancellationToken, EncodeOptions};
+    ///
+    /// let token = CancellationToken::new();
+    /// let (first, second) = (
+    ///     EncodeOptions::default().cancellation(&token), // one token for several calls
+    ///     EncodeOptions::default().cancellation(&token),
+    /// );
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Asks all work that has this token to stop, for good: a token cannot be used again.
+    ///
+    /// ```
+    /// let token = mpnet::CancellationToken::new();
+    /// let elsewhere = token.clone();
+    /// std::thread::spawn(move || elsewhere.cancel()).join().unwrap();
+    /// assert!(token.is_cancelled());
+    /// ```
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
     /// Whether [`cancel`](Self::cancel) was called.
+    ///
+    /// ```
+    /// assert!(!mpnet::CancellationToken::new().is_cancelled());
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -45,6 +66,15 @@ impl CancellationToken {
 }
 
 /// How far a call has come.
+///
+/// ```
+/// use mpnet::EncodeOptions;
+///
+/// let options = EncodeOptions::default().progress(|done| match done.total {
+///     Some(total) => println!("{} of {total} texts", done.texts),
+///     None => println!("{} texts", done.texts), // `encode_iter` does not know
+/// });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -54,6 +54,20 @@ impl SentenceEncoder {
     /// As [`save_pretrained`](Self::save_pretrained), for an encoder that was loaded from files in memory: with `files`, the
     /// same again.
     ///
+    /// ```no_run
+    /// use mpnet::{ModelFiles, SentenceEncoder, WeightDtype};
+    ///
+    /// let (weights, config, tokenizer): (Vec<u8>, Vec<u8>, Vec<u8>) = Default::default(); // from somewhere
+    /// let files = ModelFiles::in_memory([
+    ///     ("model.safetensors", &*weights),
+    ///     ("config.json", &*config),
+    ///     ("tokenizer.json", &*tokenizer),
+    /// ]);
+    /// let encoder = SentenceEncoder::from_pretrained(files.clone())?;
+    /// encoder.save_pretrained_from(files, "models/saved", WeightDtype::F16)?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`save_pretrained`](Self::save_pretrained).

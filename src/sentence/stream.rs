@@ -13,6 +13,15 @@ use crate::error::{Error, Result};
 use crate::tokenizer::Windows;
 
 /// An embedding, and what became of its text.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// for text in encoder.encode_iter(["one", "two"], &Default::default())? {
+///     let text = text?;
+///     println!("{} numbers of {} tokens", text.embedding.len(), text.report.tokens);
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EncodedText {
@@ -23,6 +32,15 @@ pub struct EncodedText {
 }
 
 /// The iterator of [`SentenceEncoder::encode_iter`].
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let texts = (1..=1000).map(|n| format!("text {n}"));
+/// let encoded = encoder.encode_iter(texts, &Default::default())?;
+/// assert_eq!(encoded.size_hint().1, Some(1000));
+/// assert_eq!(encoded.filter_map(Result::ok).count(), 1000);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct EncodeIter<'e, I> {
     encoder: &'e SentenceEncoder,

@@ -14,6 +14,14 @@ use crate::error::{Error, Result};
 use crate::tokenizer::{Window, Windows};
 
 /// The hidden states of one text after the last layer, a row for each token.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let tokens = &encoder.encode_tokens(&["how are you"], &Default::default())?[0];
+/// assert_eq!(tokens.embeddings.dim(), (5, 32));
+/// assert_eq!(tokens.offsets, [None, Some(0..3), Some(4..7), Some(8..11), None]);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenEmbeddings {
@@ -74,6 +82,16 @@ impl SentenceEncoder {
     /// first half comes from the earlier one and the rest from the later, so that each has been seen with what is around it.
     ///
     /// Source: `encode(output_value="token_embeddings")`; the offsets are those of a Hugging Face fast tokenizer.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let text = "how are you";
+    /// let tokens = &encoder.encode_tokens(&[text], &Default::default())?[0];
+    /// for (bytes, state) in tokens.offsets.iter().zip(tokens.embeddings.rows()) {
+    ///     println!("{:?}: {state}", bytes.clone().map(|bytes| &text[bytes]));
+    /// }
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

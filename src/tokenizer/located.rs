@@ -1,11 +1,12 @@
-//! Tokens that know where in their text they stand, and the windows over a text that is too long.
+//! Tokens that know where in their text, or pair of texts, they stand; of a text that is too long in several [`cut`]s.
 
 use std::ops::Range;
 
 use tokenizers::Decoder as _;
-use tokenizers::tokenizer::{Encoding, PostProcessor, TruncationDirection};
+use tokenizers::tokenizer::{Encoding, PostProcessor};
 
 use super::Tokenizer;
+use super::windows::cut;
 use crate::error::{Error, Result};
 
 /// The ids of a text or pair, or of one window over it, special tokens included.
@@ -51,13 +52,15 @@ impl Tokenizer {
         let texts = [Some(first), second];
         let pieces = |text: &str| self.inner.encode(text, false).map_err(failed);
         let (first, second) = (pieces(first)?, second.map(pieces).transpose()?);
-        let (fixed, mut last) = match second {
+        let (fixed, last) = match second {
             Some(second) => (Some(first), second),
             None => (None, first),
         };
         let taken = self.special_tokens(fixed.is_some()) + fixed.as_ref().map_or(0, Encoding::len);
-        if last.len() > max_tokens.saturating_sub(taken) {
-            let room = max_tokens.saturating_sub(taken);
+        let room = max_tokens.saturating_sub(taken);
+        let parts = if last.len() <= room {
+            vec![last]
+        } else {
             if room == 0 {
                 return Err(Error::Option {
                     option: window.limit,
@@ -78,11 +81,10 @@ impl Tokenizer {
                     ),
                 });
             }
-            last.truncate(room, overlap, TruncationDirection::Right);
-        }
-        let rest = last.take_overflowing();
-        std::iter::once(last)
-            .chain(rest)
+            cut(&last, 0, room, overlap).map(|(_, part)| part).collect()
+        };
+        parts
+            .into_iter()
             .map(|part| self.locate(texts, fixed.clone(), part).map_err(failed))
             .collect()
     }
@@ -145,7 +147,7 @@ fn whole_characters(text: &str, start: usize, end: usize) -> Range<usize> {
     start..end.max(start)
 }
 
-/// How [`Tokenizer::windows`] cuts, and the names that the caller's options have in errors.
+/// How [`Tokenizer::located_windows`] cuts, and the names that the caller's options have in errors.
 #[derive(Debug)]
 pub(crate) struct WindowOptions {
     /// The name of the option that limits the tokens.

@@ -31,6 +31,13 @@ const VOCABULARY: &str = "vocab.txt";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The token ids of one text, or of a pair of texts, special tokens included.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let tokens = &encoder.tokenizer().encode(&["how are you"], 4)?[0];
+/// println!("{:?}, and {} more that did not fit", tokens.ids, tokens.dropped);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
     /// `[T]`
@@ -49,6 +56,14 @@ impl AsRef<[u32]> for Tokens {
 ///
 /// The lengths baked into a `tokenizer.json` (the published one of all-mpnet-base-v2 truncates and pads to 128)
 /// are ignored, as sentence-transformers ignores them: the limit is the caller's, and nothing is padded.
+///
+/// ```
+/// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+/// let tokenizer = encoder.tokenizer(); // or `Tokenizer::open(directory)`
+/// let tokens = tokenizer.encode(&["how are you"], encoder.max_seq_length())?;
+/// assert_eq!(tokens[0].ids.len(), 5);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -58,6 +73,15 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads `tokenizer.json` in `directory`; if there is none, builds the tokenizer from `vocab.txt` and
     /// `tokenizer_config.json`.
+    ///
+    /// ```
+    /// use mpnet::Tokenizer;
+    ///
+    /// # let directory = "tests/data/tiny";
+    /// let tokenizer = Tokenizer::open(directory)?;
+    /// assert_eq!(tokenizer.token(0).as_deref(), Some("<s>"));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -69,6 +93,15 @@ impl Tokenizer {
     }
 
     /// Reads the text of a `tokenizer.json`; `file` names it in errors.
+    ///
+    /// ```
+    /// use mpnet::Tokenizer;
+    ///
+    /// # let json = std::fs::read("tests/data/tiny/tokenizer.json").unwrap();
+    /// let tokenizer = Tokenizer::from_json(json, "tokenizer.json")?;
+    /// assert_eq!(tokenizer.encode(&[""], 8)?[0].ids, [0, 2]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -194,6 +227,14 @@ impl Tokenizer {
 
     /// The ids of each text, `<s> text </s>`, at most `max_tokens` of them: what is too long is cut at its end.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let tokens = encoder.tokenizer().encode(&["how are you", ""], 4)?;
+    /// assert_eq!((tokens[0].ids.len(), tokens[0].dropped), (4, 1));
+    /// assert_eq!(tokens[1].ids, [0, 2]); // <s> </s>
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens, [`Error::Tokenize`] if the tokenizer fails,
@@ -213,6 +254,14 @@ impl Tokenizer {
     /// The ids of each pair, `<s> first </s> </s> second </s>`, at most `max_tokens` of them: the longer text is
     /// cut first, until both are equally long.
     ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let pairs = encoder.tokenizer().encode_pairs(&[("how are you", "fine")], 48)?;
+    /// let strings: Vec<_> = pairs[0].ids.iter().filter_map(|&id| encoder.tokenizer().token(id)).collect();
+    /// assert_eq!((&*strings[0], &*strings[4], &*strings[5]), ("<s>", "</s>", "</s>"));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Tokenizer::encode`].
@@ -229,6 +278,13 @@ impl Tokenizer {
     }
 
     /// The string of a token, or `None` if there is no such id.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// assert_eq!(encoder.tokenizer().token(2).as_deref(), Some("</s>"));
+    /// assert_eq!(encoder.tokenizer().token(999_999), None);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -236,6 +292,14 @@ impl Tokenizer {
 
     /// The text that `ids` stand for, as far as it can be had back: lower-cased, without accents, with the spaces before
     /// punctuation and inside contractions taken out as `transformers` does it.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let tokenizer = encoder.tokenizer();
+    /// let ids = &tokenizer.encode(&["How are you?"], 48)?[0].ids;
+    /// assert_eq!(tokenizer.decode(ids, true)?, "how are you?");
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -248,6 +312,13 @@ impl Tokenizer {
     }
 
     /// How many special tokens are put around a text, or around a pair.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let tokenizer = encoder.tokenizer();
+    /// assert_eq!((tokenizer.special_tokens(false), tokenizer.special_tokens(true)), (2, 4));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn special_tokens(&self, pair: bool) -> usize {
         self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))

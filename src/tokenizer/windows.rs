@@ -107,11 +107,8 @@ impl Tokenizer {
                 vec![self.window(part(&pieces, 0, 0..room), 0, 0..room, fit.offsets)]
             }
             Excess::Windows { stride, prompt } => {
-                steps(prompt..total, room.saturating_sub(prompt), stride)
-                    .map(|range| {
-                        let part = part(&pieces, prompt, range.clone());
-                        self.window(part, prompt, range, fit.offsets)
-                    })
+                cut(&pieces, prompt, room.saturating_sub(prompt), stride)
+                    .map(|(range, part)| self.window(part, prompt, range, fit.offsets))
                     .collect()
             }
         };
@@ -150,6 +147,18 @@ impl Tokenizer {
         };
         Ok(Window { ids, offsets, pieces, start: first + prompt })
     }
+}
+
+/// `pieces` in parts of `room`, each beginning `stride` before the end of the one before it, as ranges and with the first
+/// `prompt` pieces before them, which no range has. `stride` must be less than `room`.
+pub(super) fn cut(
+    pieces: &Encoding,
+    prompt: usize,
+    room: usize,
+    stride: usize,
+) -> impl Iterator<Item = (Range<usize>, Encoding)> {
+    steps(prompt..pieces.len(), room, stride)
+        .map(move |range| (range.clone(), part(pieces, prompt, range)))
 }
 
 /// Ranges of `room` that cover `all`, each beginning `stride` before the end of the one before it. The last is shorter.

@@ -7,6 +7,7 @@ encode_goldens.json          what was asked, and ids, offsets and names that wer
 encode_goldens.safetensors   the embeddings that were answered, float64:
     prompts/<n>                 [D]        of the call "prompts"[n]
     outputs/<n>                 [2, k]     of the call "outputs"[n]
+    precisions/<n>              [B, k]     of the call "precisions"[n], before it was made into the bytes that stand there
     poolings/<n>                [3, n·D]   of "poolings"[n]: three texts in one padded batch, by a pooling that leaves out the prompt or not
     tokens/<n>                  [T, D]     of "tokens"[n]: encode(output_value="token_embeddings")
     similarity/<name>           [3, 4]     of similarity/a [3, D] and similarity/b [4, D]
@@ -93,6 +94,24 @@ def outputs():
             TENSORS[f"outputs/{len(calls)}"] = model.encode(texts, convert_to_tensor=True, **arguments)
             calls.append({"model_truncate_dim": truncate_dim, "arguments": arguments})
     return {"texts": texts, "calls": calls}
+
+
+def precisions():
+    """encode(precision=...): the bytes, and beside them the embeddings that they were made of."""
+    model, texts, calls = load_tiny(), [*TEXTS, LONG_TEXT], []
+    shortened = {"truncate_dim": 5, "normalize_embeddings": True}
+    for method in ("encode", "encode_query"):
+        for arguments in ({}, shortened):
+            encode, n = getattr(model, method), len(calls)
+            TENSORS[f"precisions/{n}"] = encode(texts, convert_to_tensor=True, **arguments)
+            names = ("int8", "uint8", "binary", "ubinary")
+            rows = {name: encode(texts, precision=name, **arguments).tolist() for name in names}
+            calls.append({"method": method, "arguments": arguments, "rows": rows})
+    try:
+        model.encode(TEXT, precision="int8")
+    except ValueError:
+        return {"texts": texts, "calls": calls}
+    raise AssertionError("ranges were taken from a single embedding")
 
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -252,6 +271,7 @@ def main():
         "versions": VERSIONS,
         "prompts": prompts(),
         "outputs": outputs(),
+        "precisions": precisions(),
         "poolings": poolings(),
         "tokens": tokens(),
         "similarity": similarity(),

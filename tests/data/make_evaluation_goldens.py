@@ -9,6 +9,7 @@ differ by less than 1e-6 without being of equal vectors. Parts of the file, each
 
 embedding_similarity, binary_classification, triplet, information_retrieval, reranking, paraphrase_mining
                 of embeddings and, in `tiny`, of texts by the model in tiny/ (float64), with sentence-transformers' evaluators
+embedding_similarity_precision      the first of them with each output precision, of rows of length 1
 scores          Pearson, Spearman, average precision of scores with ties (scipy, scikit-learn)
 v_measure, classification_metrics         of random labels (scikit-learn)
 logistic_regression, k_neighbors, kmeans, mini_batch_kmeans     of embeddings in float32 (scikit-learn)
@@ -16,6 +17,7 @@ mteb            MTEB's classification protocol: its samples (as mteb 2.26 draws 
 """
 
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -30,7 +32,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import evaluation as st
-from sentence_transformers.util import cos_sim, dot_score, euclidean_sim, manhattan_sim, pairwise_cos_sim
+from sentence_transformers.util import cos_sim, dot_score, euclidean_sim, manhattan_sim, pairwise_cos_sim, quantize_embeddings
 from sklearn import metrics
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
@@ -100,6 +102,46 @@ def embedding_similarity():
     gold = (rng.integers(0, 11, len(first)) / 2).tolist()
     evaluator = st.EmbeddingSimilarityEvaluator(a, b, gold, similarity_fn_names=FUNCTIONS, write_csv=False)
     return dict(first=first, second=second, gold=gold, metrics=run(evaluator, model))
+
+
+class QuantizedRows(Rows):
+    """The same for an evaluator that asks for a precision: rows of length 1, as it normalises them first."""
+
+    def encode(self, texts, precision=None, normalize_embeddings=False, **_):
+        rows = super().encode(texts)
+        assert normalize_embeddings and (np.square(rows).sum(1) == 1).all()
+        return quantize_embeddings(rows, precision)
+
+
+def of_length_one(n, d):
+    """[n, d] of multiples of 1/64 whose squares add up to exactly 1."""
+    rows = []
+    while len(rows) < n:
+        row = rng.integers(-28, 29, d - 1)
+        rest = 64 * 64 - int(np.square(row).sum())
+        if rest > 0 and math.isqrt(rest) ** 2 == rest:
+            rows.append(rng.permutation([*row, math.isqrt(rest)]))
+    return (np.array(rows) / 64).astype(np.float32)
+
+
+def embedding_similarity_precision():
+    first, second = of_length_one(40, 12), of_length_one(40, 12)
+    gold, cases = (rng.integers(0, 11, len(first)) / 2).tolist(), {}
+    model = QuantizedRows(np.concatenate([first, second]))
+    for precision in ("float32", "int8", "uint8", "binary", "ubinary"):
+        evaluator = st.EmbeddingSimilarityEvaluator(
+            names(first), names(second, len(first)), gold, precision=precision, similarity_fn_names=FUNCTIONS, write_csv=False
+        )
+        metrics = {name: value for name, value in run(evaluator, model).items() if not name.endswith("_max")}
+        if precision.endswith("binary"):
+            # Many cosines of bits are equal but for their rounding, which decides their ranks.
+            del metrics["spearman_cosine"]
+        else:
+            rows = torch.from_numpy(quantize_embeddings(model.rows, precision)).float()
+            cosines = pairwise_cos_sim(rows[: len(first)], rows[len(first) :]).numpy()
+            assert clear(cosines, range(len(cosines)))
+        cases[precision] = metrics
+    return dict(first=first, second=second, gold=gold, cases=cases)
 
 
 def binary_classification():
@@ -325,11 +367,18 @@ def tiny():
     metrics = dict(
         embedding_similarity=run(st.EmbeddingSimilarityEvaluator(first, second, gold, write_csv=False), model),
         truncated=run(st.EmbeddingSimilarityEvaluator(first, second, gold, truncate_dim=8, write_csv=False), model),
+        binary=run(st.EmbeddingSimilarityEvaluator(first, second, gold, precision="binary", write_csv=False), model),
         binary_classification=run(st.BinaryClassificationEvaluator(first, second, labels, write_csv=False), model),
         triplet=run(st.TripletEvaluator(first, second, texts[5::-1], write_csv=False), model),
         information_retrieval=run(
             st.InformationRetrievalEvaluator(
                 dict(zip("0123", first)), dict(zip("012345", second)), relevant, write_csv=False
+            ), model,
+        ),
+        prompted=run(
+            st.InformationRetrievalEvaluator(
+                dict(zip("0123", first)), dict(zip("012345", second)), relevant, query_prompt="who ",
+                corpus_prompt="the old town of the world: ", truncate_dim=8, write_csv=False,
             ), model,
         ),
         reranking=run(
@@ -370,7 +419,7 @@ def main():
     parts = (
         embedding_similarity, binary_classification, triplet, information_retrieval, reranking, paraphrase_mining,
         scores, v_measure, classification_metrics, logistic_regression, k_neighbors, kmeans, mini_batch_kmeans, mteb,
-        tiny,
+        tiny, embedding_similarity_precision,
     )  # fmt: skip
     goldens = {"versions": {package: version(package) for package in PACKAGES}}
     os.chdir(tempfile.gettempdir())

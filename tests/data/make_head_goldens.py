@@ -7,6 +7,7 @@ heads/<name>.safetensors   the tensors of a head alone, float32. A checkpoint is
                            prefix `mpnet.`; the pooler stays out, but for multiple choice, as transformers saves it.
 heads.json                 for each head: what config.json says besides tiny's, inputs, token ids, logits [rows][columns] and
                            what the pipelines answer, all in float64 with eager attention
+                           and, for "cross_encoder", what sentence-transformers' class of that name answers
 heads_qa.json              is written by make_qa_goldens.py: transformers 5 has no question-answering pipeline
 
 Python counts offsets in characters.
@@ -25,6 +26,7 @@ import torch
 import transformers
 from make_goldens import LONG_TEXT, TINY, VERSIONS, normal, read_json, write_json
 from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer, pipeline
 
 DATA = Path(__file__).resolve().parent
@@ -169,6 +171,22 @@ def ranked(name, **overrides):
     return {"head": name, "config": overrides, "texts": texts, "pairs": pairs}
 
 
+def cross_encoder():
+    """sentence-transformers' class for the same checkpoints: a score of each pair, or a row of logits."""
+    out = {}
+    for name in ("reranker", "sequence_classification"):
+        with tempfile.TemporaryDirectory() as directory:
+            assemble(Path(directory), name, architectures=[CLASSES[name]])
+            model = CrossEncoder(directory, device="cpu", model_kwargs={"attn_implementation": "eager"})
+        model = model.double().eval()
+        out[name] = {"predict": model.predict(PAIRS).tolist()}
+        if name == "reranker":
+            query, documents = PAIRS[0][0], [document for _, document in PAIRS]
+            out[name] |= {"query": query, "documents": documents}
+            out[name]["rank"] = [[hit["corpus_id"], float(hit["score"])] for hit in model.rank(query, documents)]
+    return out
+
+
 def token_classification():
     model, tokenizer = load("token_classification")
     out = {"texts": TEXTS, "strategies": {}, "stride": []}
@@ -245,6 +263,7 @@ def main():
         "token_classification": token_classification(),
         "question_answering": question_answering(),
         "multiple_choice": multiple_choice(),
+        "cross_encoder": cross_encoder(),
     }
     write_compact(DATA / "heads.json", goldens)
     save_file({"masked_lm": mlm_logits.contiguous()}, DATA / "heads_logits.safetensors")

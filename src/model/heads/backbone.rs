@@ -29,12 +29,24 @@ pub struct HeadOptions {
 
 impl HeadOptions {
     /// The precision of weights and products, the head's too; [`Precision::F32`] unless set.
+    ///
+    /// ```
+    /// use mpnet::{Precision, model::heads::HeadOptions};
+    ///
+    /// let options = HeadOptions::default().precision(Precision::Int8);
+    /// ```
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
     /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
+    ///
+    /// ```
+    /// use mpnet::{Isa, model::heads::HeadOptions};
+    ///
+    /// let options = HeadOptions::default().isa(Isa::best());
+    /// ```
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
         self
@@ -257,12 +269,4 @@ impl Backbone {
 pub(super) fn first_tokens(hidden: ArrayView2<f32>, batch: &Batch) -> Array2<f32> {
     let first: Vec<usize> = batch.ranges().map(|tokens| tokens.start).collect();
     hidden.select(Axis(0), &first)
-}
-
-/// Fails if `top_k` asks for nothing.
-pub(super) fn check_top_k(top_k: usize) -> Result<()> {
-    match top_k {
-        0 => Err(Error::Option { option: "top_k", problem: "is 0, must be at least 1".to_owned() }),
-        _ => Ok(()),
-    }
 }

@@ -8,6 +8,15 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// What a sequence classification head was trained for: `problem_type` in `config.json`.
+///
+/// ```
+/// use mpnet::model::heads::ProblemType;
+///
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+/// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+/// assert_eq!(model.problem_type(), Some(ProblemType::SingleLabelClassification));
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemType {
     /// Numbers: logits are the answer.

@@ -2,10 +2,10 @@
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-use super::backbone::{Backbone, Kind, Source, check_top_k};
+use super::backbone::{Backbone, Kind, Source};
 use super::probability::{best, softmax};
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::{LayerNorm, Linear};
 
@@ -40,6 +40,15 @@ pub struct MaskedLM {
 }
 
 /// A token that may stand where a mask is.
+///
+/// ```
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+/// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+/// for fill in model.fill_mask("The <mask> was in the old house.", 3)? {
+///     println!("{:.3} {:?}: {}", fill.score, fill.token_str, fill.sequence);
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MaskFill {
@@ -83,6 +92,17 @@ impl MaskedLM {
 
     /// The logits of every token of a batch, `[N, V]`.
     ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// let tokens = model.tokenizer().encode(&["the old <mask>"], 128)?;
+    /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
+    /// assert_eq!(logits.dim(), (5, 605));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
@@ -92,6 +112,18 @@ impl MaskedLM {
 
     /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
     /// V]`.
+    ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// let batch = Batch::new(&[[0, 604, 2]], model.model().config())?;
+    /// let hidden = model.model().forward(&batch);
+    /// let of_mask = model.logits(hidden.slice(mpnet::ndarray::s![1..2, ..]))?;
+    /// assert_eq!(of_mask.dim(), (1, 605));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -103,6 +135,14 @@ impl MaskedLM {
     }
 
     /// The mask as it is written in a text: `<mask>` in all published models.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// let text = format!("The {} was in the old house.", model.mask_token());
+    /// assert_eq!(text, "The <mask> was in the old house.");
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn mask_token(&self) -> &str {
         &self.backbone.special.mask
@@ -111,12 +151,21 @@ impl MaskedLM {
     /// The `top_k` most likely tokens for the one mask in `text`, the likeliest first; all of the vocabulary if it has fewer.
     /// transformers' fill-mask pipeline.
     ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// let fills = model.fill_mask("The <mask> was in the old house.", 3)?;
+    /// assert_eq!(fills.len(), 3);
+    /// assert!(fills[0].score >= fills[1].score);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Masks`] if the text has no mask, or several (see [`fill_masks`](Self::fill_masks)); [`Error::Option`] if
     /// `top_k` is 0; [`Error::TooLong`] if the text has more tokens than the model has positions.
     pub fn fill_mask(&self, text: &str, top_k: usize) -> Result<Vec<MaskFill>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         let (ids, masks) = self.find_masks(text)?;
         match &masks[..] {
             [_] => Ok(self.fill(&ids, &masks, top_k)?.swap_remove(0)),
@@ -127,11 +176,19 @@ impl MaskedLM {
     /// The `top_k` most likely tokens for each mask in `text`, in the order of the masks. Each is found with the others left
     /// as they are: the scores are not those of filling all of them together.
     ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// let fills = model.fill_masks("The <mask> was in the <mask> house.", 2)?;
+    /// assert_eq!((fills.len(), fills[0].len()), (2, 2));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`fill_mask`](Self::fill_mask), but several masks are right.
     pub fn fill_masks(&self, text: &str, top_k: usize) -> Result<Vec<Vec<MaskFill>>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         let (ids, masks) = self.find_masks(text)?;
         if masks.is_empty() {
             return Err(self.wrong_masks(0, "at least once"));

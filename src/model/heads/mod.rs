@@ -52,6 +52,13 @@ macro_rules! pretrained {
             ///
             /// Weight files are mapped while they are read: nobody may change them until this returns.
             ///
+            /// ```no_run
+            #[doc = concat!("use mpnet::model::heads::", stringify!($head), ";")]
+            ///
+            #[doc = concat!("let model = ", stringify!($head), "::from_pretrained(\"models/a-model\")?;")]
+            /// # Ok::<(), mpnet::Error>(())
+            /// ```
+            ///
             /// # Errors
             ///
             /// An [`Error`](crate::Error) that names the file, field or tensor, if one is missing, damaged or not
@@ -65,6 +72,14 @@ macro_rules! pretrained {
 
             /// As `from_pretrained`, with options.
             ///
+            /// ```no_run
+            #[doc = concat!("use mpnet::{Precision, model::heads::{HeadOptions, ", stringify!($head), "}};")]
+            ///
+            /// let options = HeadOptions::default().precision(Precision::Bf16);
+            #[doc = concat!("let model = ", stringify!($head), "::from_pretrained_with(\"models/a-model\", &options)?;")]
+            /// # Ok::<(), mpnet::Error>(())
+            /// ```
+            ///
             /// # Errors
             ///
             /// As `from_pretrained`.
@@ -76,12 +91,24 @@ macro_rules! pretrained {
             }
 
             /// The encoder under the head.
+            ///
+            /// ```no_run
+            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(\"models/a-model\")?;")]
+            /// println!("{} layers", model.model().config().num_hidden_layers);
+            /// # Ok::<(), mpnet::Error>(())
+            /// ```
             #[must_use]
             pub fn model(&self) -> &crate::model::Mpnet {
                 &self.backbone.model
             }
 
             /// The tokenizer.
+            ///
+            /// ```no_run
+            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(\"models/a-model\")?;")]
+            /// println!("{:?}", model.tokenizer().encode(&["a text"], 128)?);
+            /// # Ok::<(), mpnet::Error>(())
+            /// ```
             #[must_use]
             pub fn tokenizer(&self) -> &crate::Tokenizer {
                 &self.backbone.tokenizer

@@ -41,6 +41,19 @@ impl MultipleChoice {
     /// The logits of `num_choices` choices for each question, `[B / K, K]`. `batch` has `B` pairs of a question and a choice:
     /// all choices of the first question, then all of the second, ….
     ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
+    /// # let model = mpnet::model::heads::MultipleChoice::from_pretrained(files)?;
+    /// let question = "The people were";
+    /// let pairs = [(question, "at home"), (question, "in the river")];
+    /// let tokens = model.tokenizer().encode_pairs(&pairs, 128)?;
+    /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?, 2)?;
+    /// assert_eq!(logits.dim(), (1, 2));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`; [`Error::TokenId`] or [`Error::TooLong`] if the batch
@@ -50,6 +63,17 @@ impl MultipleChoice {
     }
 
     /// As [`forward`](Self::forward), for `hidden` `[N, D]` of [`Mpnet::forward`](crate::model::Mpnet::forward).
+    ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
+    /// # let model = mpnet::model::heads::MultipleChoice::from_pretrained(files)?;
+    /// let batch = Batch::new(&[[0, 7, 2, 2, 8, 2], [0, 7, 2, 2, 9, 2]], model.model().config())?;
+    /// let hidden = model.model().forward(&batch);
+    /// assert_eq!(model.logits(hidden.view(), &batch, 2)?, model.forward(&batch, 2)?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -76,6 +100,14 @@ impl MultipleChoice {
 
     /// How well each choice fits the question, from 0 to 1, adding up to 1, in the order of the choices: softmax over the
     /// logits of the pairs `(question, choice)`.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
+    /// # let model = mpnet::model::heads::MultipleChoice::from_pretrained(files)?;
+    /// let scores = model.choose("The people were", &["at home", "in the river"])?;
+    /// assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::backbone::{Backbone, Kind, Source, check_top_k};
+use super::backbone::{Backbone, Kind, Source};
 use super::spans::Candidates;
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, at_least_one};
 use crate::nn::Linear;
 use crate::tokenizer::{Located, Place, Tokens, WindowOptions};
 
@@ -72,12 +72,20 @@ impl Default for AnswerOptions {
 
 impl AnswerOptions {
     /// How many answers, 1 unless set. There may be fewer.
+    ///
+    /// ```
+    /// let options = mpnet::model::heads::AnswerOptions::default().top_k(5);
+    /// ```
     pub fn top_k(mut self, top_k: usize) -> Self {
         self.top_k = top_k;
         self
     }
 
     /// The longest answer in tokens, 15 unless set.
+    ///
+    /// ```
+    /// let options = mpnet::model::heads::AnswerOptions::default().max_answer_len(30);
+    /// ```
     pub fn max_answer_len(mut self, tokens: usize) -> Self {
         self.max_answer_len = tokens;
         self
@@ -85,6 +93,10 @@ impl AnswerOptions {
 
     /// The longest window in tokens, with the question and all special tokens; 384 unless set, or less if the model allows
     /// less. A longer context is cut into windows, each with the whole question.
+    ///
+    /// ```
+    /// let options = mpnet::model::heads::AnswerOptions::default().max_seq_len(256);
+    /// ```
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = Some(tokens);
         self
@@ -92,6 +104,10 @@ impl AnswerOptions {
 
     /// How many tokens of the context two neighbouring windows have in common. Unless set it is 128, but no more than half
     /// of `max_seq_len`; and half of what the question leaves for the context, if that is too little for it.
+    ///
+    /// ```
+    /// let options = mpnet::model::heads::AnswerOptions::default().max_seq_len(128).doc_stride(32);
+    /// ```
     pub fn doc_stride(mut self, tokens: usize) -> Self {
         self.doc_stride = Some(tokens);
         self
@@ -99,12 +115,27 @@ impl AnswerOptions {
 
     /// Whether "there is no answer" is an answer too, for models trained for it (SQuAD 2): one without text, whose score is
     /// the lowest that any window gives it.
+    ///
+    /// ```
+    /// use mpnet::model::heads::AnswerOptions;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// let options = AnswerOptions::default().handle_impossible_answer(true).top_k(20);
+    /// let answers = model.answer_with("Where?", "In the old house.", &options)?;
+    /// assert!(answers.iter().any(|answer| answer.is_impossible()));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn handle_impossible_answer(mut self, handle: bool) -> Self {
         self.handle_impossible_answer = handle;
         self
     }
 
     /// Whether answers are widened to whole words, as they are unless set.
+    ///
+    /// ```
+    /// let options = mpnet::model::heads::AnswerOptions::default().align_to_words(false);
+    /// ```
     pub fn align_to_words(mut self, align: bool) -> Self {
         self.align_to_words = align;
         self
@@ -112,6 +143,14 @@ impl AnswerOptions {
 }
 
 /// A stretch of the context.
+///
+/// ```
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+/// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+/// let answer = model.answer("Where were they?", "The people were in the old house.")?;
+/// println!("{:.3} {:?}, bytes {:?}", answer.score, answer.text, answer.range);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
@@ -126,6 +165,14 @@ pub struct Answer {
 
 impl Answer {
     /// Whether this says that the context has no answer.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// let answer = model.answer("Where?", "In the old house.")?;
+    /// assert!(!answer.is_impossible()); // nobody asked for that: see `handle_impossible_answer`
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn is_impossible(&self) -> bool {
         self.range.is_empty()
@@ -144,6 +191,18 @@ impl QuestionAnswering {
 
     /// The logits of each token of a batch, `[N, 2]`: that the answer begins there, and that it ends there.
     ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// let pairs = [("Where were they?", "The people were in the old house.")];
+    /// let tokens = model.tokenizer().encode_pairs(&pairs, 128)?;
+    /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
+    /// assert_eq!(logits.dim(), (tokens[0].ids.len(), 2)); // start, end
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
@@ -154,6 +213,17 @@ impl QuestionAnswering {
     /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
     /// 2]`.
     ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
+    /// let hidden = model.model().forward(&batch);
+    /// assert_eq!(model.logits(hidden.view())?.dim(), (3, 2));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`] if the width is not the model's.
@@ -163,6 +233,15 @@ impl QuestionAnswering {
     }
 
     /// The likeliest answer to `question` in `context`.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// let context = "The people were in the old house.";
+    /// let answer = model.answer("Where were they?", context)?;
+    /// assert_eq!(answer.text, context[answer.range.clone()]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -177,6 +256,17 @@ impl QuestionAnswering {
     /// The semantics are those of the question-answering pipeline of transformers 4.57, the last with one. Only spans that
     /// lie in the context are answers; the pipeline fills up with others, of score 0, where there are fewer than asked for.
     ///
+    /// ```
+    /// use mpnet::model::heads::AnswerOptions;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// let options = AnswerOptions::default().top_k(3).max_answer_len(5);
+    /// let answers = model.answer_with("Where were they?", "The people were in the old house.", &options)?;
+    /// assert!(answers.len() <= 3);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`], with the argument's name, if the question is empty, if the context has no tokens, or if an option is
@@ -188,7 +278,7 @@ impl QuestionAnswering {
         context: &str,
         options: &AnswerOptions,
     ) -> Result<Vec<Answer>> {
-        check_top_k(options.top_k)?;
+        at_least_one("top_k", options.top_k)?;
         let windows = self.windows(question, context, options)?;
         let tokens: Vec<Tokens> =
             windows.iter().map(|window| Tokens { ids: window.ids.clone(), dropped: 0 }).collect();
@@ -223,9 +313,7 @@ impl QuestionAnswering {
         if question.is_empty() {
             return wrong("question", "is empty".to_owned());
         }
-        if options.max_answer_len == 0 {
-            return wrong("max_answer_len", "is 0, must be at least 1".to_owned());
-        }
+        at_least_one("max_answer_len", options.max_answer_len)?;
         let limit = self.backbone.model.config().max_tokens();
         let max_seq_len = match options.max_seq_len {
             Some(tokens) if tokens > limit => {

@@ -2,11 +2,11 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::backbone::{Backbone, Kind, Source, check_top_k, first_tokens};
+use super::backbone::{Backbone, Kind, Source, first_tokens};
 use super::head_config::ProblemType;
 use super::probability::{best, sigmoid, softmax};
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 use crate::tokenizer::Tokens;
@@ -37,6 +37,15 @@ pub struct SequenceClassification {
 }
 
 /// What turns logits into scores: `function_to_apply` of transformers' text-classification pipeline.
+///
+/// ```
+/// use mpnet::model::heads::ClassificationFunction;
+///
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+/// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+/// let model = model.function_to_apply(ClassificationFunction::Sigmoid);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassificationFunction {
     /// Each score by itself from 0 to 1.
@@ -48,6 +57,14 @@ pub enum ClassificationFunction {
 }
 
 /// A label and how well it fits.
+///
+/// ```
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+/// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+/// let best = &model.classify(&["What a day!"])?[0];
+/// assert_eq!(best.label, model.labels()[best.id]);
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LabelScore {
@@ -81,6 +98,16 @@ impl SequenceClassification {
 
     /// The same head with another function than the one that follows from `config.json`: none for a regression, a sigmoid if
     /// there is one label or each is for itself (`multi_label_classification`), softmax otherwise.
+    ///
+    /// ```
+    /// use mpnet::model::heads::ClassificationFunction;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let model = model.function_to_apply(ClassificationFunction::None);
+    /// println!("a logit: {}", model.classify(&["What a day!"])?[0].score);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn function_to_apply(mut self, function: ClassificationFunction) -> Self {
         self.function = function;
@@ -88,18 +115,43 @@ impl SequenceClassification {
     }
 
     /// The labels' names, `[C]`: `id2label`, or `LABEL_0`, `LABEL_1`, ….
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// assert_eq!(model.labels(), ["negative", "neutral", "positive"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
     /// What `config.json` says that the head was trained for.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// println!("{:?}", model.problem_type());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn problem_type(&self) -> Option<ProblemType> {
         self.problem_type
     }
 
     /// The logits of each text of a batch, `[B, C]`.
+    ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let tokens = model.tokenizer().encode(&["What a day!"], 128)?;
+    /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
+    /// assert_eq!(logits.dim(), (1, 3));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -110,6 +162,17 @@ impl SequenceClassification {
     }
 
     /// The logits of each text. `hidden`: `[N, D]`, of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[B, C]`.
+    ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
+    /// let hidden = model.model().forward(&batch);
+    /// assert_eq!(model.logits(hidden.view(), &batch)?, model.forward(&batch)?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -123,6 +186,15 @@ impl SequenceClassification {
     ///
     /// transformers' text-classification pipeline; the text may have as many tokens as the model has positions.
     ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let labels = model.classify(&["What a day!", "I was in the house."])?;
+    /// assert_eq!(labels.len(), 2);
+    /// println!("{} {:.3}", labels[0].label, labels[0].score);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::TooLong`](crate::Error::TooLong) if a text has more, [`Error::Tokenize`](crate::Error::Tokenize) if the
@@ -133,6 +205,15 @@ impl SequenceClassification {
 
     /// For each text the `top_k` labels that fit best, the best first; all if there are fewer.
     ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let labels = model.classify_top_k(&["What a day!"], 3)?;
+    /// let sum: f32 = labels[0].iter().map(|label| label.score).sum();
+    /// assert!((sum - 1.0).abs() < 1e-6);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`classify`](Self::classify), and [`Error::Option`](crate::Error::Option) if `top_k` is 0.
@@ -141,12 +222,20 @@ impl SequenceClassification {
         texts: &[S],
         top_k: usize,
     ) -> Result<Vec<Vec<LabelScore>>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         self.rank(&self.backbone.encode(texts)?, top_k)
     }
 
     /// The label that fits each pair of texts best. If the head has a single label, as those of rerankers have, this is the
     /// score of the pair. A pair with an empty text is a pair too.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let labels = model.classify_pairs(&[("who was there?", "no one was there")])?;
+    /// assert_eq!(labels.len(), 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -160,6 +249,14 @@ impl SequenceClassification {
 
     /// For each pair the `top_k` labels that fit best, the best first; all if there are fewer.
     ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// let labels = model.classify_pairs_top_k(&[("who was there?", "no one was there")], 2)?;
+    /// assert!(labels[0][0].score >= labels[0][1].score);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`classify_top_k`](Self::classify_top_k).
@@ -168,7 +265,7 @@ impl SequenceClassification {
         pairs: &[(A, B)],
         top_k: usize,
     ) -> Result<Vec<Vec<LabelScore>>> {
-        check_top_k(top_k)?;
+        at_least_one("top_k", top_k)?;
         self.rank(&self.backbone.encode_pairs(pairs)?, top_k)
     }
 

@@ -41,6 +41,12 @@ pub struct TokenClassification {
 /// All but [`None`](Self::None) join neighbours of the same tag, which is the label without `B-` or `I-`; a label with `B-`
 /// begins an entity. An entity's score is the mean of those that were joined. As in the pipeline, a token begins a word if it
 /// has as many characters as the text under it, or is the unknown token.
+///
+/// ```
+/// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+///
+/// let options = TokenClassificationOptions::default().aggregation(AggregationStrategy::First);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AggregationStrategy {
     /// Every token is an entity.
@@ -83,12 +89,24 @@ impl Default for TokenClassificationOptions {
 
 impl TokenClassificationOptions {
     /// How tokens become entities.
+    ///
+    /// ```
+    /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+    ///
+    /// let options = TokenClassificationOptions::default().aggregation(AggregationStrategy::Max);
+    /// ```
     pub fn aggregation(mut self, strategy: AggregationStrategy) -> Self {
         self.aggregation = strategy;
         self
     }
 
     /// Labels that are left out of the result, `["O"]` unless set. Of entities, without `B-` and `I-`.
+    ///
+    /// ```
+    /// use mpnet::model::heads::TokenClassificationOptions;
+    ///
+    /// let every_token = TokenClassificationOptions::default().ignore_labels::<String>([]);
+    /// ```
     pub fn ignore_labels<S: Into<String>>(mut self, labels: impl IntoIterator<Item = S>) -> Self {
         self.ignore_labels = labels.into_iter().map(Into::into).collect();
         self
@@ -96,6 +114,14 @@ impl TokenClassificationOptions {
 
     /// Cuts a text that is too long into windows that have `stride` tokens in common; of entities that overlap, the longest
     /// is kept. Without it such a text is an error. It needs an [`aggregation`](Self::aggregation).
+    ///
+    /// ```
+    /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+    ///
+    /// let options = TokenClassificationOptions::default()
+    ///     .aggregation(AggregationStrategy::Simple)
+    ///     .stride(16);
+    /// ```
     pub fn stride(mut self, stride: usize) -> Self {
         self.stride = Some(stride);
         self
@@ -103,6 +129,16 @@ impl TokenClassificationOptions {
 }
 
 /// A stretch of text with a label.
+///
+/// ```
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+/// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+/// let text = "He was in the old house.";
+/// for entity in model.classify(&[text])?.concat() {
+///     assert!(text.get(entity.range.clone()).is_some());
+/// }
+/// # Ok::<(), mpnet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Entity {
@@ -129,12 +165,30 @@ impl TokenClassification {
     }
 
     /// The labels' names, `[C]`: `id2label`, or `LABEL_0`, `LABEL_1`, ….
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// assert_eq!(model.labels(), ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     #[must_use]
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
     /// The logits of each token of a batch, `[N, C]`.
+    ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// let tokens = model.tokenizer().encode(&["the old house"], 128)?;
+    /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
+    /// assert_eq!(logits.dim(), (5, model.labels().len()));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -146,6 +200,17 @@ impl TokenClassification {
     /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
     /// C]`.
     ///
+    /// ```
+    /// use mpnet::Batch;
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
+    /// let hidden = model.model().forward(&batch);
+    /// assert_eq!(model.logits(hidden.view())?, model.forward(&batch)?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Option`] if the width is not the model's.
@@ -156,6 +221,16 @@ impl TokenClassification {
 
     /// The tokens of each text whose label is not `O`. For entities see [`classify_with`](Self::classify_with).
     ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// let text = "He was in the old house.";
+    /// for entity in &model.classify(&[text])?[0] {
+    ///     println!("{} {:.3} {:?}", entity.label, entity.score, &text[entity.range.clone()]);
+    /// }
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`classify_with`](Self::classify_with).
@@ -164,6 +239,19 @@ impl TokenClassification {
     }
 
     /// The entities of each text, in the order in which they stand there. transformers' token-classification pipeline.
+    ///
+    /// ```
+    /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+    ///
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// let options = TokenClassificationOptions::default()
+    ///     .aggregation(AggregationStrategy::First)
+    ///     .stride(32); // a text of any length
+    /// let entities = model.classify_with(&["many people ".repeat(200)], &options)?;
+    /// assert_eq!(entities.len(), 1);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
