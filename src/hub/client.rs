@@ -247,10 +247,7 @@ impl Said {
 fn refusal(response: &Response<Body>) -> HubProblem {
     let status = response.status().as_u16();
     let said = |name| text(response.headers(), name).unwrap_or_default();
-    // It ends in somebody's terminal.
-    let message = || -> String {
-        said("X-Error-Message").chars().filter(|c| !c.is_control()).take(300).collect()
-    };
+    let message = || said("X-Error-Message").chars().take(300).collect::<String>();
     match (status, said("X-Error-Code")) {
         (_, "RevisionNotFound") => HubProblem::RevisionNotFound,
         (_, "EntryNotFound") => HubProblem::FileNotFound,
@@ -265,6 +262,7 @@ fn refusal(response: &Response<Body>) -> HubProblem {
     }
 }
 
+/// A header; to be a text it must be of visible ASCII characters, so that it can be shown.
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
 }

@@ -171,7 +171,8 @@ impl Transfer<'_> {
         let mut to =
             File::options().create(true).append(true).open(self.part).map_err(at(self.part))?;
         // One more than there should be, to see whether there is one more.
-        let mut body = response.into_body().into_reader().take(most.saturating_sub(start).saturating_add(1));
+        let mut body =
+            response.into_body().into_reader().take(most.saturating_sub(start).saturating_add(1));
         let mut chunk = vec![0; CHUNK];
         let mut have = start;
         self.tell(have);
