@@ -32,8 +32,8 @@ impl Address {
             _ if location.starts_with('?') => {
                 Self::parse(&format!("{scheme}://{authority}{path}{location}"))
             }
-            // Another scheme, such as `ftp:`, has its colon before any slash.
-            _ if location.split('/').next()?.contains(':') => None,
+            // Another scheme, such as `ftp:`, has its colon before any slash or query.
+            _ if location.split(['/', '?']).next()?.contains(':') => None,
             _ => {
                 let folder = &path[..=path.rfind('/')?];
                 Self::parse(&format!("{scheme}://{authority}{folder}{location}"))

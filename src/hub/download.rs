@@ -42,17 +42,21 @@ pub(super) fn patiently<T>(
     stop: &CancellationToken,
     mut request: impl FnMut() -> Result<T, HubProblem>,
 ) -> Result<Result<T, HubProblem>> {
-    for attempt in 1.. {
+    let mut failures = 0;
+    loop {
         match request() {
-            Err(problem) if problem.is_transient() && attempt < attempts => pause(attempt, stop)?,
+            Err(problem) if problem.is_transient() && failures + 1 < attempts => {
+                failures += 1;
+                pause(failures, stop)?;
+            }
             answer => return Ok(answer),
         }
     }
-    unreachable!("the loop above has no end but its returns")
 }
 
-fn pause(attempt: u32, stop: &CancellationToken) -> Result<()> {
-    for _ in 0..1 << (attempt - 1) {
+/// After so many failures in a row.
+fn pause(failures: u32, stop: &CancellationToken) -> Result<()> {
+    for _ in 0..1 << (failures - 1) {
         check(stop)?;
         thread::sleep(FIRST_PAUSE);
     }
@@ -124,14 +128,14 @@ impl Transfer<'_> {
 
     /// Takes the transfer up again as long as that helps.
     fn fetch(&self) -> Result<Result<(), HubProblem>> {
-        let (mut attempt, mut reached) = (1, length(self.part));
+        let (mut failures, mut reached) = (0, length(self.part));
         loop {
             match self.connect()? {
-                Err(problem) if problem.is_transient() && attempt < ATTEMPTS => {
+                Err(problem) if problem.is_transient() && failures + 1 < ATTEMPTS => {
                     let now = length(self.part);
-                    attempt = if now >= reached + PROGRESS { 1 } else { attempt + 1 };
+                    failures = if now >= reached + PROGRESS { 1 } else { failures + 1 };
                     reached = reached.max(now);
-                    pause(attempt, self.stop())?;
+                    pause(failures, self.stop())?;
                 }
                 done => return Ok(done),
             }

@@ -35,7 +35,9 @@ impl fmt::Debug for Token {
 }
 
 /// The variables of an environment.
-pub(super) struct Env(Box<dyn Fn(&str) -> Option<OsString>>);
+pub(super) struct Env(Box<Lookup>);
+
+type Lookup = dyn Fn(&str) -> Option<OsString>;
 
 impl Env {
     pub(super) fn of_process() -> Self {

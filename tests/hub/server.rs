@@ -161,8 +161,7 @@ impl Hub {
         let reply = {
             let mut state = self.state.lock().unwrap();
             state.log.push(request.clone());
-            let good =
-                if storage { state.from_storage(&request) } else { state.from_hub(&request) };
+            let good = if storage { state.of_storage(&request) } else { state.of_hub(&request) };
             (state.change)(&request, good)
         };
         write_reply(stream, &request, reply).ok()
@@ -170,7 +169,7 @@ impl Hub {
 }
 
 impl State {
-    fn from_hub(&self, request: &Request) -> Reply {
+    fn of_hub(&self, request: &Request) -> Reply {
         if let Some(token) = self.token
             && request.header("Authorization") != Some(&format!("Bearer {token}"))
         {
@@ -206,7 +205,7 @@ impl State {
         }
     }
 
-    fn from_storage(&self, request: &Request) -> Reply {
+    fn of_storage(&self, request: &Request) -> Reply {
         let path = request.path.split('?').next().unwrap();
         match path.strip_prefix("/blobs/").and_then(|file| self.files.get(file)) {
             Some(contents) => ranged(request, contents).with("ETag", "\"of-the-storage-3\""),
