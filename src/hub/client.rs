@@ -176,11 +176,20 @@ enum Method {
 }
 
 fn unreachable_because(address: &Address, error: &ureq::Error) -> HubProblem {
+    let (url, problem) = (address.shown(), error.to_string());
+    if is_of_tls(error) {
+        HubProblem::Tls { problem: format!("{url}: {problem}") }
+    } else {
+        HubProblem::Unreachable { url, problem }
+    }
+}
+
+/// Whether it is about certificates or the like, which will be the same in a moment.
+fn is_of_tls(error: &ureq::Error) -> bool {
     match error {
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            HubProblem::Tls { problem: format!("{}: {error}", address.shown()) }
-        }
-        _ => HubProblem::Unreachable { url: address.shown(), problem: error.to_string() },
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => true,
+        ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+        _ => false,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use mpnet::{Error, HubModel, HubProblem, SentenceEncoder};
 
@@ -153,52 +152,6 @@ fn many_at_once_fetch_each_file_once() {
     assert!(
         setup.listing().iter().all(|name| !name.contains(".tmp") && !name.contains("incomplete"))
     );
-}
-
-/// What the child does below; with the variables of its environment, nothing set by a call.
-#[test]
-#[ignore = "a part of the next test"]
-fn child() {
-    let encoder = SentenceEncoder::from_hub(REPO);
-    match encoder {
-        Ok(encoder) => println!("width {}", encoder.encode_one("the man").unwrap().len()),
-        Err(Error::Hub { source, .. }) => println!("problem {source:?}"),
-        Err(error) => panic!("{error:?}"),
-    }
-}
-
-#[test]
-fn the_environment_is_heeded() {
-    let setup = Setup::new();
-    setup.hub.require_token("of_the_environment");
-    let home = setup.folder.path().join("home");
-    let run = |variables: &[(&str, &str)]| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "cache::child", "--ignored", "--nocapture"]);
-        for name in [
-            "SENTENCE_TRANSFORMERS_HOME",
-            "HF_HUB_CACHE",
-            "HUGGINGFACE_HUB_CACHE",
-            "HF_TOKEN",
-            "HUGGING_FACE_HUB_TOKEN",
-            "HF_TOKEN_PATH",
-            "HF_HUB_OFFLINE",
-            "TRANSFORMERS_OFFLINE",
-        ] {
-            command.env_remove(name);
-        }
-        command.env("HF_ENDPOINT", setup.hub.url()).env("HF_HOME", &home);
-        let output = command.envs(variables.iter().copied()).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(run(&[]).contains("problem RepositoryNotFound"));
-    assert!(run(&[("HF_HUB_OFFLINE", "1")]).contains("problem Offline"));
-    assert!(run(&[("HF_TOKEN", "of_the_environment")]).contains("width 32"));
-    assert!(home.join("hub/models--org--tiny/refs/main").is_file());
-    setup.hub.take_log();
-    assert!(run(&[("HF_HUB_OFFLINE", "1")]).contains("width 32"));
-    assert!(setup.hub.take_log().is_empty(), "the hub was asked");
 }
 
 #[test]

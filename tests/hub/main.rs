@@ -5,6 +5,7 @@ mod common;
 mod server;
 
 mod cache;
+mod environment;
 mod errors;
 mod hostile;
 mod transfer;

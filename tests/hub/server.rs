@@ -6,8 +6,8 @@
 #![allow(unreachable_pub, reason = "a module of a test, public in none")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -156,8 +156,21 @@ impl Hub {
         std::mem::take(&mut self.state.lock().unwrap().log)
     }
 
-    fn serve(&self, stream: TcpStream, storage: bool) -> Option<()> {
-        let request = read_request(&stream, storage)?;
+    /// Serves the hub by TLS, too, at the port that it returns.
+    pub fn listen_with_tls(&self, config: rustls::ServerConfig) -> u16 {
+        let (listener, config, this) = (listen(), Arc::new(config), self.clone());
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                this.serve(rustls::StreamOwned::new(connection, stream), false);
+            }
+        });
+        port
+    }
+
+    fn serve(&self, mut stream: impl Read + Write, storage: bool) -> Option<()> {
+        let request = read_request(&mut stream, storage)?;
         let reply = {
             let mut state = self.state.lock().unwrap();
             state.log.push(request.clone());
@@ -215,7 +228,7 @@ impl State {
 }
 
 /// All of the contents, or the part that the request asks for.
-fn ranged(request: &Request, contents: &[u8]) -> Reply {
+pub fn ranged(request: &Request, contents: &[u8]) -> Reply {
     let total = contents.len();
     let Some(range) = request.header("Range") else {
         return Reply { body: contents.to_vec(), ..Reply::new(200) };
@@ -253,7 +266,7 @@ fn read_tree(directory: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8
     }
 }
 
-fn read_request(stream: &TcpStream, storage: bool) -> Option<Request> {
+fn read_request(stream: &mut impl Read, storage: bool) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
     let mut words = first.split(' ');
@@ -268,7 +281,7 @@ fn read_request(stream: &TcpStream, storage: bool) -> Option<Request> {
     }
 }
 
-fn write_reply(mut stream: TcpStream, request: &Request, reply: Reply) -> std::io::Result<()> {
+fn write_reply(mut stream: impl Write, request: &Request, reply: Reply) -> std::io::Result<()> {
     let mut head = format!("HTTP/1.1 {} Said\r\nConnection: close\r\n", reply.status);
     // An empty length stands for none.
     for (name, value) in reply.headers.iter().filter(|(_, value)| !value.is_empty()) {
@@ -281,5 +294,5 @@ fn write_reply(mut stream: TcpStream, request: &Request, reply: Reply) -> std::i
     if request.method == "GET" {
         stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])?;
     }
-    Ok(())
+    stream.flush()
 }
