@@ -27,8 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A connection that brought this much was worth it: the attempts begin anew. So their number is bounded by the file's size.
 const PROGRESS: u64 = 1 << 20;
 
-/// The largest file whose length the hub does not say. Those that it does not know are small.
-const MAX_UNKNOWN: u64 = 256 << 20;
+/// The largest file that is not weights, or whose length the hub does not say.
+const MAX_SMALL: u64 = 256 << 20;
 
 const CHUNK: usize = 256 << 10;
 
@@ -87,8 +87,10 @@ pub(super) fn blob(
     }
     create_parent(&part)?;
     let transfer = Transfer { snapshot, client, file, metadata, part: &part };
+    transfer.check_size()?;
     transfer.run()?;
-    File::open(&part).and_then(|part| part.sync_all()).map_err(at(&part))?;
+    let written = File::options().append(true).open(&part);
+    written.and_then(|part| part.sync_all()).map_err(at(&part))?;
     fs::rename(&part, &whole).map_err(at(&whole))
 }
 
@@ -103,8 +105,24 @@ struct Transfer<'t> {
 }
 
 impl Transfer<'_> {
+    /// Only weights may be large; what else is fetched is read into memory, and would be refused then.
+    fn check_size(&self) -> Result<()> {
+        match self.metadata.size {
+            Some(size) if size > MAX_SMALL && !self.file.ends_with(".safetensors") => {
+                let problem =
+                    format!("it says that the file has {size} bytes, the limit is {MAX_SMALL}");
+                Err(self.snapshot.revision.wrong(self.file, HubProblem::Answer { problem }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fetches until the part is the whole.
     fn run(&self) -> Result<()> {
+        if self.sha256().is_none() && length(self.part) > 0 {
+            // Nothing could tell whether an earlier call left the right bytes.
+            fs::remove_file(self.part).map_err(at(self.part))?;
+        }
         let mut left_over = length(self.part) > 0;
         loop {
             let problem = match self.fetch()? {
@@ -145,7 +163,7 @@ impl Transfer<'_> {
     /// One connection: appends what is missing, or writes all of it anew if the server sends that.
     fn connect(&self) -> Result<Result<(), HubProblem>> {
         let have = length(self.part);
-        if self.metadata.size == Some(have) {
+        if have > 0 && self.metadata.size == Some(have) {
             self.tell(have);
             return Ok(Ok(())); // an earlier call was interrupted after its last byte
         }
@@ -171,7 +189,7 @@ impl Transfer<'_> {
 
     fn copy(&self, response: Response<Body>, start: u64) -> Result<Result<(), HubProblem>> {
         let size = self.metadata.size;
-        let most = size.unwrap_or(MAX_UNKNOWN);
+        let most = size.unwrap_or(MAX_SMALL);
         let mut to =
             File::options().create(true).append(true).open(self.part).map_err(at(self.part))?;
         // One more than there should be, to see whether there is one more.
@@ -201,12 +219,14 @@ impl Transfer<'_> {
         }
     }
 
-    /// Compares the sha256, if the hub says it: the name of a file in large-file storage.
+    /// The hash of the contents, if the hub says it: the name of a file in large-file storage.
+    fn sha256(&self) -> Option<&str> {
+        let etag = self.metadata.etag.as_str();
+        (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag)
+    }
+
     fn verify(&self) -> Result<Result<(), HubProblem>> {
-        let expected = &self.metadata.etag;
-        if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Ok(Ok(()));
-        }
+        let Some(expected) = self.sha256() else { return Ok(Ok(())) };
         let mut file = File::open(self.part).map_err(at(self.part))?;
         let mut sha256 = Sha256::new();
         let mut chunk = vec![0; CHUNK];
@@ -221,7 +241,7 @@ impl Transfer<'_> {
         if found.eq_ignore_ascii_case(expected) {
             return Ok(Ok(()));
         }
-        Ok(Err(HubProblem::Checksum { expected: expected.clone(), found }))
+        Ok(Err(HubProblem::Checksum { expected: expected.to_owned(), found }))
     }
 
     fn tell(&self, bytes: u64) {

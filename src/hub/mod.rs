@@ -48,7 +48,8 @@ use snapshot::Revision;
 /// What loading reads, and nothing else: `modules.json` and the files of the modules that it names, which are configuration,
 /// tokenizer, and weights as safetensors, in one file or in shards. Files come from one commit, even if the branch moves meanwhile.
 /// Those that are in the cache are not fetched again: for a branch the hub is asked for its commit, for a commit that is
-/// complete it is not asked at all. If the hub cannot be asked, what was fetched last is used, with a warning by `tracing`.
+/// complete it is not asked at all. If the hub cannot be asked for a branch, or does not answer with its commit, what was fetched last is
+/// used, with a warning by `tracing`.
 ///
 /// A transfer that breaks is taken up where it stopped, now or by a later call. Sizes are compared with what the hub says,
 /// and the sha256 of files that it keeps in large-file storage, as it does weights. A file gets its name in the cache when it is whole

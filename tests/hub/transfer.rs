@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use mpnet::{CancellationToken, Error, HubProblem};
 
-use super::server::{Reply, Request, sha256};
+use super::server::{Reply, Request, git_hash, sha256};
 use super::{Setup, WEIGHTS, problem};
 
 /// What the storage does to the weights.
@@ -123,6 +123,38 @@ fn what_an_earlier_call_left_may_be_wrong() {
         let directory = setup.fetch().unwrap();
         setup.assert_loads_from(&directory);
     }
+}
+
+/// Of a file without a sha256 nothing could tell.
+#[test]
+fn what_an_earlier_call_left_of_a_small_file_is_not_used() {
+    let setup = Setup::new();
+    let settings = setup.hub.read("sentence_bert_config.json");
+    let part = format!("{}.incomplete", git_hash(&settings));
+    let part = setup.repo().join("blobs").join(part);
+    fs::create_dir_all(part.parent().unwrap()).unwrap();
+    let other = String::from_utf8(settings).unwrap().replace("48", "49");
+    fs::write(part, other).unwrap();
+    let directory = setup.fetch().unwrap();
+    setup.assert_loads_from(&directory);
+    let got = fs::read(directory.join("sentence_bert_config.json")).unwrap();
+    assert_eq!(got, setup.hub.read("sentence_bert_config.json"));
+}
+
+#[test]
+fn an_empty_file_and_one_that_is_too_large() {
+    let setup = Setup::new();
+    setup.hub.write("modules.json", "");
+    assert!(matches!(setup.fetch(), Err(Error::Json { .. })));
+    let setup = Setup::new();
+    setup.hub.change(|request, reply| match request.path.contains("tokenizer.json") {
+        true => reply.with("X-Linked-Size", "300000000"),
+        false => reply,
+    });
+    let (large, shown) = setup.problem();
+    assert!(matches!(large, HubProblem::Answer { .. }), "{large:?}");
+    assert!(shown.contains("tokenizer.json") && shown.contains("300000000"), "{shown}");
+    assert!(!setup.hub.take_log().iter().any(|request| request.is_get_of("tokenizer.json")));
 }
 
 #[test]
