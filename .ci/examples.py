@@ -18,12 +18,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "examples" / "data"
-CARGO = ["cargo", "run", "--release", "--quiet", "--example"]
+CARGO = ["cargo", "run", "--release", "--quiet"]
+# Examples that need a feature.
+FEATURES = {"from_hub": ["--features", "hub"]}
+
+
+def command(name, *flags):
+    return [*CARGO, *FEATURES.get(name, []), "--example", name, "--", *map(str, flags)]
 
 
 def run(name, *flags):
     """The standard output of an example, which must succeed."""
-    done = subprocess.run([*CARGO, name, "--", *map(str, flags)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command(name, *flags), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(done.stdout, end="", flush=True)
     assert done.returncode == 0, f"{name} failed"
     return done.stdout
@@ -31,7 +37,7 @@ def run(name, *flags):
 
 def fails(code, word, name, *flags):
     """An example must end with this code and say why, in one line if it is no misuse."""
-    done = subprocess.run([*CARGO, name, "--", *map(str, flags)], cwd=ROOT, capture_output=True, text=True, input="")
+    done = subprocess.run(command(name, *flags), cwd=ROOT, capture_output=True, text=True, input="")
     lines = done.stderr.splitlines()
     assert done.returncode == code and word in lines[0], (name, flags, done)
     assert lines[0].startswith("error: ") and len(lines) == (1 if code == 1 else 2), done.stderr
@@ -66,7 +72,7 @@ def encode(work):
     assert tensor["dtype"] == "F32" and tensor["shape"] == [2, 768]
     values = struct.unpack("<1536f", data[8 + size :])
     assert abs(sum(x * x for x in values[:768]) - 1) < 1e-5
-    done = subprocess.run([*CARGO, "encode"], cwd=ROOT, input="one line\n", capture_output=True, text=True, check=True)
+    done = subprocess.run(command("encode"), cwd=ROOT, input="one line\n", capture_output=True, text=True, check=True)
     # Both print the shortest decimals that are these numbers.
     assert struct.pack("<768f", *json.loads(done.stdout)) == struct.pack("<768f", *values[:768])
     fails(1, str(work / "none"), "encode", "--input", work / "none")
@@ -107,6 +113,25 @@ def save_pretrained(work):
 def fetch_model(work):
     directory = Path(run("fetch_model").strip().splitlines()[-1])
     assert (directory / "model.safetensors").stat().st_size == 437_971_872, directory
+
+
+def from_hub(work):
+    """From a cache as Python's huggingface_hub lays it out: what is asked of the hub itself is tested elsewhere."""
+    model = Path(run("fetch_model").strip().splitlines()[-1])
+    folder, commit = work / "models--sentence-transformers--all-mpnet-base-v2", "0123456789abcdef0123456789abcdef01234567"
+    snapshot = folder / "snapshots" / commit
+    for file in (file for file in model.rglob("*") if file.is_file()):
+        link = snapshot / file.relative_to(model)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    path, embedding = run("from_hub", "--offline", "--cache", work, "--text", "one line").splitlines()
+    assert Path(path) == snapshot
+    direct = subprocess.run(command("encode"), cwd=ROOT, input="one line\n", capture_output=True, text=True, check=True)
+    first = ", ".join(f"{x:.4f}" for x in json.loads(direct.stdout)[:4])
+    assert embedding == f"one line: [{first}, …], 768 components", embedding
+    fails(1, "some/model", "from_hub", "--offline", "--cache", work, "--model", "some/model")
 
 
 def groups(text):
@@ -211,10 +236,12 @@ def question_answering(work):
 
 def command_line(name, work):
     """What all have in common: help, and errors for a wrong flag and a wrong directory."""
-    done = subprocess.run([*CARGO, name, "--", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command(name, "--help"), cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"usage: {name}") and not done.stderr, done
     fails(2, "--nonsense", name, "--nonsense")
-    if name != "fetch_model":
+    if name == "from_hub":
+        fails(1, "no-such-name", name, "--offline", "--cache", work, "--model", "a/no-such-name")
+    elif name != "fetch_model":
         more = ["--output", work / "new"] if name == "save_pretrained" else []
         fails(1, str(work / "nowhere"), name, "--model", work / "nowhere", *more)
 

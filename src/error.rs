@@ -303,6 +303,21 @@ pub enum Error {
         problem: String,
     },
 
+    /// The Hugging Face hub, or what is kept of it, did not give a file.
+    #[cfg(feature = "hub")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+    #[error("cannot get `{file}` of `{repo}` at revision `{revision}`")]
+    Hub {
+        /// The repository, `organisation/name`.
+        repo: String,
+        /// The branch, tag or commit that was asked for.
+        revision: String,
+        /// The file.
+        file: String,
+        /// Why not.
+        source: Box<crate::HubProblem>,
+    },
+
     /// Embeddings, scores or labels given by the caller do not fit together, or hold what cannot be used.
     #[error("`{input}`: {problem}")]
     Input {

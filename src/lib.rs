@@ -30,6 +30,13 @@
 //! | `K` | width of one head, `D / H`; in matrix products, the depth of a sum |
 //! | `F` | width of the feed-forward network |
 //! | `V` | vocabulary |
+//!
+//! # Features
+//!
+//! None is on by default. `hub` adds `HubModel` and `SentenceEncoder::from_hub`, which fetch a model from the Hugging Face hub
+//! into the cache that Python uses.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod batch;
 mod checkpoint;
@@ -37,6 +44,8 @@ mod config;
 mod error;
 pub mod evaluation;
 mod files;
+#[cfg(feature = "hub")]
+mod hub;
 #[doc(hidden)]
 pub mod kernels;
 pub mod mining;
@@ -55,6 +64,9 @@ pub use ndarray;
 
 pub use error::{Error, Result};
 pub use files::ModelFiles;
+#[cfg(feature = "hub")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+pub use hub::{DownloadProgress, HubModel, HubProblem};
 pub use sentence::{
     CancellationToken, Chunk, ChunkEmbeddings, Embeddings, EncodeIter, EncodeOptions, EncodeReport,
     EncodedText, Overflow, Progress, SentenceEncoder, SentenceEncoderBuilder, TextReport,

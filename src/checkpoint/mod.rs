@@ -27,8 +27,8 @@ use crate::kernels::memory::{Arena, Words};
 use packed::PackedFile;
 pub use save::WeightDtype;
 
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensor that every MPNet encoder has; what stands before it is the prefix of all names.
 const PROBE: &str = "embeddings.word_embeddings.weight";
@@ -177,7 +177,7 @@ impl<'a> Checkpoint<'a> {
                 Some(&number) => number,
                 None => {
                     if !is_plain_file_name(file) {
-                        return Err(wrong(file, "must be a file name, without folders".to_owned()));
+                        return Err(wrong(file, NOT_PLAIN.to_owned()));
                     }
                     let name = format!("{folder}{file}");
                     if !files.has(&name) {
@@ -383,6 +383,30 @@ impl<'a> Shard<'a> {
         &self.bytes[self.data_start + start..self.data_start + end]
     }
 }
+
+/// The files that the index in `folder` of `files` lists.
+#[cfg(feature = "hub")]
+pub(crate) fn shard_names(
+    files: &ModelFiles,
+    folder: &str,
+) -> Result<std::collections::BTreeSet<String>> {
+    let name = format!("{folder}{INDEX}");
+    let index: Option<Index> = files.json(&name)?;
+    let shards = index.into_iter().flat_map(|index| index.weight_map.into_values()).collect();
+    for shard in &shards {
+        let shard: &String = shard;
+        if !is_plain_file_name(shard) {
+            return Err(Error::Shard {
+                file: files.label(&name),
+                shard: shard.clone(),
+                problem: NOT_PLAIN.to_owned(),
+            });
+        }
+    }
+    Ok(shards)
+}
+
+const NOT_PLAIN: &str = "must be a file name, without folders";
 
 /// A name that stays inside its directory on every operating system.
 fn is_plain_file_name(name: &str) -> bool {

@@ -33,6 +33,9 @@ pub use progress::{CancellationToken, Progress};
 pub use stream::{EncodeIter, EncodedText};
 pub use tokens::TokenEmbeddings;
 
+#[cfg(feature = "hub")]
+pub(crate) use modules::{MODULES, SETTINGS, TRANSFORMER_SETTINGS, module_folders, read_config};
+
 use modules::{Module, Settings};
 use plan::Plan;
 use progress::Meter;

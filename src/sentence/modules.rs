@@ -15,11 +15,11 @@ use crate::nn::LayerNorm;
 use crate::pooling::Pooling;
 use crate::similarity::Similarity;
 
-const MODULES: &str = "modules.json";
-pub(super) const SETTINGS: &str = "config_sentence_transformers.json";
+pub(crate) const MODULES: &str = "modules.json";
+pub(crate) const SETTINGS: &str = "config_sentence_transformers.json";
 
 /// The names under which the transformer module's settings have been saved over the years.
-const TRANSFORMER_SETTINGS: [&str; 7] = [
+pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
     "sentence_distilbert_config.json",
@@ -185,7 +185,16 @@ impl Entry {
     }
 }
 
-pub(super) fn read_config(files: &ModelFiles, folder: &str) -> Result<Config> {
+/// The class and the folder (`""`, or ending in `/`) of each module; none without a `modules.json`.
+#[cfg(feature = "hub")]
+pub(crate) fn module_folders(files: &ModelFiles) -> Result<Vec<(String, String)>> {
+    let entries: Vec<Entry> = files.json(MODULES)?.unwrap_or_default();
+    let file = files.label(MODULES);
+    let both = |entry: &Entry| Ok((entry.kind().to_owned(), entry.folder(&file)?));
+    entries.iter().map(both).collect()
+}
+
+pub(crate) fn read_config(files: &ModelFiles, folder: &str) -> Result<Config> {
     let name = format!("{folder}config.json");
     Config::from_json(files.require(&name)?, &files.label(&name))
 }

@@ -26,9 +26,9 @@ pub(crate) use located::{Located, Place, WindowOptions};
 pub(crate) use special::SpecialTokens;
 pub(crate) use windows::{Excess, Fit, Window, Windows};
 
-const TOKENIZER: &str = "tokenizer.json";
-const VOCABULARY: &str = "vocab.txt";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const VOCABULARY: &str = "vocab.txt";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The token ids of one text, or of a pair of texts, special tokens included.
 ///

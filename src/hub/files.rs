@@ -1,0 +1,64 @@
+//! Which files a model has: those that loading reads. The small ones come first, the weights last, so that what was interrupted
+//! does not look complete.
+
+use super::problem::HubProblem;
+use super::snapshot::Snapshot;
+use crate::checkpoint::{INDEX, WEIGHTS, shard_names};
+use crate::error::Result;
+use crate::files::ModelFiles;
+use crate::sentence::{MODULES, SETTINGS, TRANSFORMER_SETTINGS, module_folders, read_config};
+use crate::tokenizer::{TOKENIZER, TOKENIZER_CONFIG, VOCABULARY};
+
+/// Sees to it that the directory of `snapshot` has them.
+pub(super) fn fetch(snapshot: &Snapshot) -> Result<()> {
+    let files = ModelFiles::directory(snapshot.directory());
+    let modules = if snapshot.get(MODULES)? { module_folders(&files)? } else { Vec::new() };
+    snapshot.get(SETTINGS)?;
+    let folder = modules.first().map_or("", |(_, folder)| folder);
+    transformer(snapshot, &files, folder)?;
+    let mut weighty = Vec::new();
+    for (kind, folder) in modules.iter().skip(1) {
+        let config = format!("{folder}config.json");
+        match kind.as_str() {
+            "Pooling" => snapshot.require(&config)?,
+            "Dense" => {
+                snapshot.require(&config)?;
+                weighty.push(folder.as_str());
+            }
+            "LayerNorm" => weighty.push(folder),
+            // Normalize and Dropout have none; of others, loading says that they are not supported.
+            _ => {}
+        }
+    }
+    weighty.push(folder);
+    weighty.into_iter().try_for_each(|folder| weights(snapshot, &files, folder))
+}
+
+/// All but the weights.
+fn transformer(snapshot: &Snapshot, files: &ModelFiles, folder: &str) -> Result<()> {
+    snapshot.require(&format!("{folder}config.json"))?;
+    // Another architecture is refused before its weights are fetched, not after.
+    read_config(files, folder)?;
+    for name in TRANSFORMER_SETTINGS {
+        if snapshot.get(&format!("{folder}{name}"))? {
+            break;
+        }
+    }
+    snapshot.get(&format!("{folder}{TOKENIZER_CONFIG}"))?;
+    if !snapshot.get(&format!("{folder}{TOKENIZER}"))? {
+        snapshot.require(&format!("{folder}{VOCABULARY}"))?;
+    }
+    Ok(())
+}
+
+fn weights(snapshot: &Snapshot, files: &ModelFiles, folder: &str) -> Result<()> {
+    let single = format!("{folder}{WEIGHTS}");
+    if snapshot.get(&single)? {
+        return Ok(());
+    }
+    if !snapshot.get(&format!("{folder}{INDEX}"))? {
+        return Err(snapshot.revision.wrong(&single, HubProblem::FileNotFound));
+    }
+    let shards = shard_names(files, folder)?;
+    shards.iter().try_for_each(|shard| snapshot.require(&format!("{folder}{shard}")))
+}

@@ -1,0 +1,216 @@
+//! [`HubModel`]: a model's name on the Hugging Face hub → a directory with its files.
+//!
+//! ```text
+//!  name, revision ─▶ commit ─▶ files: what the loader reads ─▶ cache ─▶ directory of that commit
+//!                    client.rs        files.rs                 cache.rs
+//!                                     download.rs
+//! ```
+//!
+//! The cache is the one of Python's huggingface_hub, so what it has downloaded is found here, and the other way round.
+
+mod address;
+mod cache;
+mod client;
+mod download;
+mod files;
+mod problem;
+mod settings;
+mod snapshot;
+mod tls;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::sentence::{CancellationToken, SentenceEncoder};
+
+pub use problem::HubProblem;
+
+use settings::{Env, Settings, Token};
+use snapshot::Revision;
+
+/// A model on the Hugging Face hub, or on a mirror of it: where it is, and how it is fetched.
+///
+/// ```no_run
+/// use mpnet::{HubModel, Precision, SentenceEncoder};
+///
+/// let directory = HubModel::new("sentence-transformers/all-mpnet-base-v2")
+///     .revision("9a3225965996d404b775526de6dbfe85d3368642")
+///     .cache_dir("/var/cache/models")
+///     .fetch()?;
+/// let encoder = SentenceEncoder::builder(directory).precision(Precision::Bf16).build()?;
+/// # Ok::<(), mpnet::Error>(())
+/// ```
+///
+/// # What is fetched
+///
+/// What loading reads, and nothing else: `modules.json` and the files of the modules that it names, which are configuration,
+/// tokenizer, and weights as safetensors, in one file or in shards. Files come from one commit, even if the branch moves meanwhile.
+/// Those that are in the cache are not fetched again: for a branch the hub is asked for its commit, for a commit that is
+/// complete it is not asked at all. If the hub cannot be asked for a branch, or does not answer with its commit, what was fetched last is
+/// used, with a warning by `tracing`.
+///
+/// A transfer that breaks is taken up where it stopped, now or by a later call. Sizes are compared with what the hub says,
+/// and the sha256 of files that it keeps in large-file storage, as it does weights. A file gets its name in the cache when it is whole
+/// and right. Several threads or processes may fetch into one cache.
+///
+/// # Environment
+///
+/// As for Python's huggingface_hub and sentence-transformers; what is set on the `HubModel` goes first. An empty variable counts as
+/// unset.
+///
+/// | variable | meaning |
+/// |---|---|
+/// | `SENTENCE_TRANSFORMERS_HOME`, `HF_HUB_CACHE`, `HF_HOME` (`$HF_HOME/hub`), `XDG_CACHE_HOME` (`…/huggingface/hub`) | the cache, the first that is set; else `~/.cache/huggingface/hub` |
+/// | `HF_ENDPOINT` | the hub; else `https://huggingface.co` |
+/// | `HF_TOKEN`, `HF_TOKEN_PATH` | the token, or the file that holds it; else `$HF_HOME/token` |
+/// | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | `1`: send only a token that was set by [`token`](Self::token) |
+/// | `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | `1`: as [`local_files_only`](Self::local_files_only) |
+/// | `SSL_CERT_FILE` | certificates (PEM) to trust instead of Mozilla's, which are built in |
+/// | `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, … | as elsewhere |
+///
+/// # TLS
+///
+/// By rustls, without C: its cryptography is that of `rustls-graviola`, in Rust and verified assembly. That needs x86-64 with
+/// AES, AVX2, BMI, ADX and PCLMULQDQ (most since 2014) or arm64 with AES, PMULL and SHA-2 (not a Raspberry Pi 4). Elsewhere a program
+/// can install another provider by `rustls::crypto::CryptoProvider::install_default`; whichever is installed is used. Without
+/// one, an `https` address is an error, [`HubProblem::Tls`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HubModel {
+    repo: String,
+    revision: String,
+    cache_dir: Option<PathBuf>,
+    endpoint: Option<String>,
+    token: Token,
+    local_files_only: bool,
+    progress: Option<Callback>,
+    cancellation: CancellationToken,
+}
+
+impl HubModel {
+    /// The model `repo`: `organisation/name`, or a name alone for one of sentence-transformers.
+    pub fn new(repo: impl Into<String>) -> Self {
+        Self {
+            repo: repo.into(),
+            revision: "main".to_owned(),
+            cache_dir: None,
+            endpoint: None,
+            token: Token::Implicit,
+            local_files_only: false,
+            progress: None,
+            cancellation: CancellationToken::new(),
+        }
+    }
+
+    /// A branch, a tag, or the hash of a commit; `main` unless set.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.revision = revision.into();
+        self
+    }
+
+    /// The cache, instead of what the environment says: the directory in which `models--organisation--name` is.
+    pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(directory.into());
+        self
+    }
+
+    /// The hub, instead of what the environment says: `https://` or `http://`, a host, and perhaps a path.
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(url.into());
+        self
+    }
+
+    /// The token for private and gated models, instead of what the environment says. It is sent to the hub's own address only,
+    /// never to one that the hub redirects to.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Token::Given(token.into());
+        self
+    }
+
+    /// Sends no token, whatever the environment says.
+    pub fn no_token(mut self) -> Self {
+        self.token = Token::None;
+        self
+    }
+
+    /// Whether only the cache is used, and nothing is asked of the hub.
+    pub fn local_files_only(mut self, only: bool) -> Self {
+        self.local_files_only = only;
+        self
+    }
+
+    /// Calls `callback` now and then while a file is being fetched, at its beginning, and when it is there.
+    pub fn progress(
+        mut self,
+        callback: impl Fn(&DownloadProgress) + Send + Sync + 'static,
+    ) -> Self {
+        self.progress = Some(Callback(Arc::new(callback)));
+        self
+    }
+
+    /// Stops with [`Error::Cancelled`](crate::Error::Cancelled) when `token` is used; what was fetched is kept for a later call.
+    pub fn cancellation(mut self, token: &CancellationToken) -> Self {
+        self.cancellation = token.clone();
+        self
+    }
+
+    /// Fetches what the cache lacks, and returns the directory with the model's files, to load them from.
+    ///
+    /// The files are the cache's own: nobody may change them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Hub`](crate::Error::Hub) if the hub, or the cache if that is to do, does not have a file, or the wrong one;
+    /// [`Error::Option`](crate::Error::Option) if a name, revision, address or token cannot be one;
+    /// [`Error::Io`](crate::Error::Io) if a file cannot be written; the errors of `modules.json` and of an index of shards, such as
+    /// names that lead out of the model's directory; [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn fetch(&self) -> Result<PathBuf> {
+        let settings = Settings::resolve(self, &Env::of_process())?;
+        Revision::new(self, settings).fetch()
+    }
+}
+
+/// How far the transfer of a file has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DownloadProgress {
+    /// Its name, with the folder in the model's directory.
+    pub file: String,
+    /// Bytes that are there.
+    pub bytes: u64,
+    /// Bytes that it has; unknown if the hub does not say.
+    pub total: Option<u64>,
+}
+
+#[derive(Clone)]
+struct Callback(Arc<dyn Fn(&DownloadProgress) + Send + Sync>);
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
+impl SentenceEncoder {
+    /// Fetches the model `repo` from the Hugging Face hub, unless it is in the cache, and loads it. [`HubModel`] has the
+    /// options, and says what the environment sets.
+    ///
+    /// ```no_run
+    /// use mpnet::SentenceEncoder;
+    ///
+    /// let encoder = SentenceEncoder::from_hub("sentence-transformers/all-mpnet-base-v2")?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// Source: `SentenceTransformer(repo)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`HubModel::fetch`] and [`from_pretrained`](Self::from_pretrained).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+    pub fn from_hub(repo: impl Into<String>) -> Result<Self> {
+        Self::from_pretrained(HubModel::new(repo).fetch()?)
+    }
+}
