@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::simd::{Kernel, Simd};
-use super::{LANES, fold, sum};
+use super::{LANES, fold};
 
 /// Replaces the scores in `row` by `softmax(row + bias)`:
 ///
@@ -29,34 +29,45 @@ impl<S: Simd> Kernel<S> for Softmax<'_> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { row, bias } = self;
-        for (x, b) in row.iter_mut().zip(bias) {
-            *x += b;
+        let mut max = [f32::NEG_INFINITY; LANES];
+        let (chunks, tail) = row.as_chunks_mut::<LANES>();
+        let (biases, last_biases) = bias.as_chunks::<LANES>();
+        for (chunk, biases) in chunks.iter_mut().zip(biases) {
+            for ((x, bias), max) in chunk.iter_mut().zip(biases).zip(&mut max) {
+                *x += bias;
+                *max = larger(*max, *x);
+            }
         }
-        let max = max(row);
-        for x in &mut *row {
+        for ((x, bias), max) in tail.iter_mut().zip(last_biases).zip(&mut max) {
+            *x += bias;
+            *max = larger(*max, *x);
+        }
+        let max = fold(max, larger);
+
+        let mut total = [0.0; LANES];
+        let (chunks, tail) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for (x, total) in chunk.iter_mut().zip(&mut total) {
+                *x = exp(simd, *x - max);
+                *total += *x;
+            }
+        }
+        for (x, total) in tail.iter_mut().zip(&mut total) {
             *x = exp(simd, *x - max);
+            *total += *x;
         }
         // At least the largest score contributes exp(0) = 1, so this never divides by 0.
-        let scale = 1.0 / sum(row, |x| x);
+        let scale = 1.0 / fold(total, |a, b| a + b);
         for x in row {
             *x *= scale;
         }
     }
 }
 
+/// Of two numbers: one instruction, unlike `f32::max`, which minds what is not a number.
 #[inline(always)]
-fn max(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, tail) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(x);
-        }
-    }
-    for (lane, &x) in lanes.iter_mut().zip(tail) {
-        *lane = lane.max(x);
-    }
-    fold(lanes, f32::max)
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// `eˣ` for `x ≤ 0`, within 1.5 units in the last place of the exact value down to `x = −87`; 0 below that.
@@ -73,7 +84,8 @@ pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     /// Below this the result is not a normal number.
     const SMALLEST: f32 = -87.0;
 
-    let clamped = x.max(SMALLEST);
+    // As `larger`; what is not a number stays.
+    let clamped = if x < SMALLEST { SMALLEST } else { x };
     let shifted = simd.mul_add(clamped, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = simd.mul_add(-n, LN_2_LOW, simd.mul_add(-n, LN_2_HIGH, clamped));

@@ -47,18 +47,21 @@ pub enum Epilogue<'a> {
     Bias(&'a [f32], Activation),
 }
 
-impl Epilogue<'_> {
+impl<'a> Epilogue<'a> {
+    /// What is added to the columns of a piece that begins at `column`; `None` for nothing.
     #[inline(always)]
-    fn apply<S: Simd>(self, simd: S, row: &mut [f32], column: usize) {
+    fn bias(self, column: usize, columns: usize) -> Option<&'a [f32]> {
         match self {
-            Self::None => {}
-            Self::Bias(bias, activation) => {
-                let bias = &bias[column..column + row.len()];
-                for (x, bias) in row.iter_mut().zip(bias) {
-                    *x += bias;
-                }
-                activate(simd, activation, row);
-            }
+            Self::None => None,
+            Self::Bias(bias, _) => Some(&bias[column..column + columns]),
+        }
+    }
+
+    /// What is left to do to a piece of a row when the bias has been added.
+    #[inline(always)]
+    fn activate<S: Simd>(self, simd: S, row: &mut [f32]) {
+        if let Self::Bias(_, activation) = self {
+            activate(simd, activation, row);
         }
     }
 }
@@ -164,7 +167,14 @@ impl Cuts {
         let blocks = m.div_ceil(tallest).max(1);
         // Blocks enough to give each thread its share stay whole.
         let whole = wanted == 1 || blocks >= 2 * threads;
-        let across = if whole { 1 } else { wanted.div_ceil(blocks).clamp(1, panels) };
+        let across = match whole {
+            true => 1,
+            // As many pieces for each thread.
+            false => {
+                let even = threads / greatest_common_divisor(threads, blocks);
+                wanted.div_ceil(blocks).next_multiple_of(even).clamp(1, panels)
+            }
+        };
         let down = if whole && wanted > 1 { blocks.next_multiple_of(threads) } else { blocks };
         let height = m.div_ceil(down).next_multiple_of(unit);
         Self { m, down: m.div_ceil(height.max(1)).max(1), across, height }
@@ -194,6 +204,10 @@ impl Cuts {
         }
         pieces
     }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// The number of operations in `steps` rounds of multiply-adds on registers alone, in the format that products of

@@ -138,7 +138,7 @@ impl Isa {
 fn height<S: Tile>(simd: S, b: &PackedMatrix) -> (usize, usize) {
     let words = b.words() * if is_native(simd, b) { 1 } else { b.format.values_per_word() };
     let rows = (BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
-    ((rows / S::ROWS).max(1) * S::ROWS, S::ROWS)
+    ((rows / S::ROWS).max(1) * S::ROWS, S::ROW_STEP)
 }
 
 /// Whether the tiles of `simd` take `b` as it is.
@@ -256,7 +256,8 @@ impl Factors<'_> {
         }
     }
 
-    /// Puts the sums of products of packed values into `row`, which begins at `column`, as what they stand for.
+    /// Puts the sums of products of packed values into `row`, which begins at `column`, as what they stand for, and adds the
+    /// bias.
     #[inline(always)]
     fn finish<S: Simd>(
         self,
@@ -266,16 +267,28 @@ impl Factors<'_> {
         row: &mut [f32],
         column: usize,
     ) {
-        match range {
+        let bias = self.epilogue.bias(column, row.len());
+        let out = row.iter_mut().zip(sums);
+        match (range, bias) {
             // Σ (scale · q + offset) · (channel_scale · p) = channel_scale · (scale · Σ q·p + offset · Σ p)
-            Some(range) => {
-                let scales = &self.b.scales[column..column + row.len()];
-                let totals = &self.b.sums[column..column + row.len()];
-                for (((x, sum), scale), total) in row.iter_mut().zip(sums).zip(scales).zip(totals) {
-                    *x = scale * simd.mul_add(range.scale, sum, range.offset * total);
+            (Some(range), bias) => {
+                let scales = &self.b.scales[column..];
+                let totals = &self.b.sums[column..];
+                let product = |sum: f32, scale: f32, total: f32| {
+                    scale * simd.mul_add(range.scale, sum, range.offset * total)
+                };
+                let out = out.zip(scales).zip(totals);
+                match bias {
+                    Some(bias) => out.zip(bias).for_each(|((((x, sum), scale), total), bias)| {
+                        *x = product(sum, *scale, *total) + bias;
+                    }),
+                    None => out.for_each(|(((x, sum), scale), total)| {
+                        *x = product(sum, *scale, *total);
+                    }),
                 }
             }
-            None => row.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum),
+            (None, Some(bias)) => out.zip(bias).for_each(|((x, sum), bias)| *x = sum + bias),
+            (None, None) => out.for_each(|(x, sum)| *x = sum),
         }
     }
 }
@@ -337,7 +350,7 @@ impl Halves<Scalar> for Factors<'_> {
                 let row = row.into_slice().expect(CONTIGUOUS);
                 let sums = sums.iter().map(|&sum| f32::from_bits(sum));
                 self.finish(simd, rows.ranges.get(i).copied(), sums, row, column + start);
-                self.epilogue.apply(simd, row, column + start);
+                self.epilogue.activate(simd, row);
             }
         }
     }
@@ -419,7 +432,7 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
                         self.finish(simd, range, sums, piece, column);
                     }
                 }
-                self.epilogue.apply(simd, row, first_column + column);
+                self.epilogue.activate(simd, row);
             }
         }
     }
