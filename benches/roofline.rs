@@ -30,31 +30,37 @@ fn main() {
         }
     }
     let isa = Isa::detect().expect("MPNET_ISA names an instruction set of this machine");
-    let machine = Machine::measure(isa);
+    let before = Machine::measure(isa);
+    let model = Model::find();
+    let mut rows = Vec::new();
+    for precision in precisions {
+        let encoder = model.encoder(precision);
+        for case in Case::all() {
+            eprintln!("{precision}, {}", case.name);
+            let measured = measure(&encoder, &case, Duration::from_secs_f64(seconds));
+            let work = Work::of(encoder.model().config(), precision, &case);
+            rows.push((precision, case.name, measured, work));
+        }
+    }
+    // Others may have had a part of the machine for a while.
+    let machine = before.or_better(Machine::measure(isa));
+    let threads = rayon::current_num_threads();
     println!(
-        "{isa}, {} threads, {:.1} GB/s from memory",
-        rayon::current_num_threads(),
+        "{isa}, {threads} threads, {:.1} GB/s from memory; in registers",
         machine.bandwidth / 1e9
     );
     for precision in Precision::ALL {
-        let peak = machine.peak(precision);
-        println!("{precision}: {:.0} GFLOP/s in registers", peak / 1e9);
+        println!("- {precision}: {:.0} GFLOP/s", machine.peak(precision) / 1e9);
     }
     println!(
         "\n| precision | case | measured, ms | arithmetic, ms | weights, ms | measured / larger |"
     );
     println!("|---|---|---|---|---|---|");
-    let model = Model::find();
-    for precision in precisions {
-        let encoder = model.encoder(precision);
-        for case in Case::all() {
-            let work = Work::of(encoder.model().config(), precision, &case);
-            let (arithmetic, weights) = (work.arithmetic(&machine), work.bytes / machine.bandwidth);
-            let measured = measure(&encoder, &case, Duration::from_secs_f64(seconds));
-            let [m, a, w] = [measured, arithmetic, weights].map(|seconds| 1e3 * seconds);
-            let ratio = measured / arithmetic.max(weights);
-            println!("| {precision} | {} | {m:.2} | {a:.2} | {w:.2} | {ratio:.2} |", case.name);
-        }
+    for (precision, case, measured, work) in rows {
+        let (arithmetic, weights) = (work.arithmetic(&machine), work.bytes / machine.bandwidth);
+        let [m, a, w] = [measured, arithmetic, weights].map(|seconds| 1e3 * seconds);
+        let ratio = measured / arithmetic.max(weights);
+        println!("| {precision} | {case} | {m:.2} | {a:.2} | {w:.2} | {ratio:.2} |");
     }
 }
 
@@ -75,6 +81,15 @@ impl Machine {
             peak.or_else(best).unwrap_or(f64::INFINITY)
         };
         Self { peaks: Precision::ALL.map(peak), bandwidth: read_bandwidth(isa) }
+    }
+
+    /// The larger of each figure.
+    fn or_better(mut self, other: Self) -> Self {
+        self.bandwidth = self.bandwidth.max(other.bandwidth);
+        for (peak, other) in self.peaks.iter_mut().zip(other.peaks) {
+            *peak = peak.max(other);
+        }
+        self
     }
 
     fn peak(&self, precision: Precision) -> f64 {
