@@ -91,22 +91,6 @@ fn the_same_bits_in_every_precision_and_on_every_instruction_set() {
 }
 
 #[test]
-fn many_threads_share_one_encoder() {
-    let encoder = encoder();
-    let texts = strings();
-    let want = encoder.encode(&texts).unwrap();
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for (text, want) in texts.iter().zip(want.rows()) {
-                    assert_eq!(bits(encoder.encode_one(text).unwrap().view()), bits(want));
-                }
-            });
-        }
-    });
-}
-
-#[test]
 fn no_texts_and_empty_texts() {
     let encoder = encoder();
     assert_eq!(encoder.encode::<&str>(&[]).unwrap().dim(), (0, 32));

@@ -67,12 +67,18 @@ impl Tile for Avx512 {
     #[inline(always)]
     #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
     fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
-        if format != Format::F32 {
+        if !self.has_tile(format) {
             return None;
         }
-        // SAFETY: as in `multiply`.
-        std::hint::black_box(unsafe { multiply_adds(steps) });
-        Some(2 * LANES * CHAINS * steps)
+        // SAFETY: as in `multiply`; that there is a tile says that the machine has the instructions of its format.
+        unsafe {
+            match format {
+                Format::Bf16 => multiply_adds_bf16(steps),
+                Format::Int8 => multiply_adds_int8(steps),
+                _ => multiply_adds_f32(steps),
+            }
+        }
+        Some(2 * format.values_per_word() * LANES * CHAINS * steps)
     }
 }
 
@@ -123,15 +129,43 @@ define_tile!(
 /// Sums that do not wait for each other, as many as the tile has.
 const CHAINS: usize = 24;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn multiply_adds(steps: usize) -> f32 {
-    let (factor, term) = (_mm512_set1_ps(0.999), _mm512_set1_ps(0.001));
-    let mut sums = [_mm512_set1_ps(0.5); CHAINS];
-    for _ in 0..steps {
-        for sum in &mut sums {
-            *sum = _mm512_fmadd_ps(*sum, factor, term);
+/// Defines a function that does one multiply-add on each of the sums, `steps` times: `$sum` is what they begin with, `$add` the
+/// instruction.
+macro_rules! define_multiply_adds {
+    ($name:ident, $features:literal, $sum:expr, $add:expr) => {
+        #[target_feature(enable = $features)]
+        fn $name(steps: usize) {
+            let mut sums = [$sum; CHAINS];
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = $add(*sum);
+                }
+            }
+            std::hint::black_box(sums);
         }
-    }
-    let total = sums.into_iter().fold(term, |total, sum| _mm512_add_ps(total, sum));
-    _mm512_reduce_add_ps(total)
+    };
 }
+
+define_multiply_adds!(
+    multiply_adds_f32,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    _mm512_set1_ps(0.5),
+    |sum| _mm512_fmadd_ps(sum, _mm512_set1_ps(0.999), _mm512_set1_ps(0.001))
+);
+
+define_multiply_adds!(
+    multiply_adds_bf16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16",
+    _mm512_set1_ps(0.5),
+    |sum| {
+        let (x, y) = (_mm512_set1_ps(0.5), _mm512_set1_ps(-0.5));
+        _mm512_dpbf16_ps(sum, _mm512_cvtne2ps_pbh(x, y), _mm512_cvtne2ps_pbh(y, y))
+    }
+);
+
+define_multiply_adds!(
+    multiply_adds_int8,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni",
+    _mm512_set1_epi32(1),
+    |sum| _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(3), _mm512_set1_epi8(5))
+);
