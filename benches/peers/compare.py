@@ -110,7 +110,8 @@ class Runtime:
 class Peer(Runtime):
     def serve(self):
         self.start()
-        self.line()
+        line = self.line()
+        assert line == "ready", f"{self.name} says {line}"
 
     def vectors(self):
         return json.loads(self.ask("vectors golden"))

@@ -194,18 +194,22 @@ PEERS = {
 
 def main():
     name, model, texts, threads = sys.argv[1:]
+    # Whatever a library prints goes to standard error: standard output is for answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     with open(texts, encoding="utf-8") as file:
         cases = json.load(file)
     encode = PEERS[name](model, int(threads))
-    print("ready", flush=True)
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request, case = line.split() if " " in line else ("seconds", line.strip())
         start = time.perf_counter()
         vectors = encode(cases[case])
         seconds = time.perf_counter() - start
-        print(json.dumps(vectors.tolist()) if request == "vectors" else seconds, flush=True)
+        answer = json.dumps(vectors.tolist()) if request == "vectors" else seconds
+        print(answer, file=answers, flush=True)
 
 
 if __name__ == "__main__":
