@@ -158,8 +158,8 @@ def openvino_bf16(model, threads):
 
 
 def openvino_int8(model, threads):
-    """Post-training quantisation by NNCF, as its documentation calls it for transformers. What is not quantised runs in
-    bf16 where the machine has it, which is OpenVINO's own choice."""
+    """Post-training quantisation by NNCF for transformers. What is not quantised runs in bf16 where the machine has it,
+    which is OpenVINO's own choice."""
     path = onnx_file(model)
     quantized = path.with_name("model-int8.xml")
     if not quantized.exists():
@@ -168,14 +168,17 @@ def openvino_int8(model, threads):
 
         tokens = tokenize(model)
         sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
-        # 286 texts of 1 to 12 sentences, for ranges that hold for short and for long ones.
-        texts = [" ".join(sentences[i : i + 1 + i % 12]) for i in range(0, len(sentences), 5)]
-        inputs = [dict(zip(("input_ids", "attention_mask"), tokens([text]))) for text in texts]
+        inputs = [dict(zip(("input_ids", "attention_mask"), tokens([text]))) for text in sentences[::5]]
         result = nncf.quantize(
             ov.Core().read_model(path),
             nncf.Dataset(inputs),
             subset_size=len(inputs),
             model_type=nncf.ModelType.TRANSFORMER,
+            # The default, 0.95, ends farther from float64: lowest cosines over the 24 texts of 0.85, here of 0.92. With texts of
+            # up to 12 sentences both are at 0.90.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.6)
+            ),
         )
         ov.save_model(result, quantized, compress_to_fp16=False)
     return openvino(model, threads, "bf16", quantized)
