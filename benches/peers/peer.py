@@ -181,7 +181,12 @@ def openvino_int8(model, threads):
             ),
         )
         ov.save_model(result, quantized, compress_to_fp16=False)
-    return openvino(model, threads, "bf16", quantized)
+    try:
+        return openvino(model, threads, "bf16", quantized)
+    except RuntimeError:
+        # It cannot compile for bf16 where the instructions are not there or not allowed, though it may name bf16 among what
+        # it is capable of.
+        return openvino(model, threads, "f32", quantized)
 
 
 PEERS = {
