@@ -13,15 +13,14 @@ use super::simd::{Kernel, Simd};
 
 /// Operations a second of one thread that does nothing but multiply-adds in registers, as many to an instruction as products of
 /// `precision` get: the best of a few short runs. Where an instruction set has no product of a precision, its weights are expanded
-/// and multiplied as `f32`, and this is the peak of those. `None` where there is no instruction to measure, as for the scalar
-/// tier.
+/// and multiplied in a wider format, and this is the peak of that one. `None` where there is no instruction to measure, as for the
+/// scalar tier.
 #[must_use]
 pub fn multiply_add_peak(isa: Isa, precision: Precision) -> Option<f64> {
     let rate = |_| {
         let start = Instant::now();
         let steps = black_box(100_000);
-        let operations = register_multiply_adds(isa, precision, steps)
-            .or_else(|| register_multiply_adds(isa, Precision::F32, steps))?;
+        let operations = register_multiply_adds(isa, precision, steps)?;
         Some(operations as f64 / start.elapsed().as_secs_f64())
     };
     (0..50).map(rate).fold(None, |best, rate| match (best, rate) {

@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::Epilogue;
 use super::packed::PackedMatrix;
-use super::words::{Format, Range, Scaling, encode, encode_expanded, expand};
+use super::words::{Format, Range, Scaling, encode_as, expand};
 use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, Scalar, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -136,16 +136,27 @@ impl Isa {
 
 #[cfg(target_arch = "x86_64")]
 fn height<S: Tile>(simd: S, b: &PackedMatrix) -> (usize, usize) {
-    let words = b.words() * if is_native(simd, b) { 1 } else { b.format.values_per_word() };
+    let words = b.words() * b.format.values_per_word() / multiplied_as(simd, b).values_per_word();
     let rows = (BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
     ((rows / S::ROWS).max(1) * S::ROWS, S::ROW_STEP)
 }
 
-/// Whether the tiles of `simd` take `b` as it is.
+/// The format in which the tiles of `simd` multiply with `b`: its own, or a wider one that it is expanded to.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn is_native<S: Tile>(simd: S, b: &PackedMatrix) -> bool {
-    simd.has_tile(b.format) && (b.format != Format::Int8 || b.k <= DEEPEST_INT8)
+fn multiplied_as<S: Tile>(simd: S, b: &PackedMatrix) -> Format {
+    if b.format == Format::Int8 && b.k > DEEPEST_INT8 { Format::F32 } else { tile_for(simd, b.format) }
+}
+
+/// The tile for words of `format`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn tile_for<S: Tile>(simd: S, format: Format) -> Format {
+    match format {
+        format if simd.has_tile(format) => format,
+        Format::Int8 if simd.has_tile(Format::Int16) => Format::Int16,
+        _ => Format::F32,
+    }
 }
 
 /// Packs rows and multiplies them: a whole product on this thread.
@@ -303,7 +314,7 @@ impl Halves<Scalar> for Factors<'_> {
         for (i, words) in words.chunks_exact_mut(k.max(1)).enumerate() {
             let row = self.row(first + i, &mut copy);
             let (scaling, range) = self.scaling(row);
-            encode_expanded(self.b.format, scaling, row, words);
+            encode_as(Format::F32, self.b.format, scaling, row, words);
             ranges.extend(range);
         }
     }
@@ -322,7 +333,7 @@ impl Halves<Scalar> for Factors<'_> {
             let there = COLUMNS.min(n - start);
             let packed = &self.b.values[(column + start) * words..(column + start + there) * words];
             expanded.resize(there * k, 0);
-            expand(format, packed, 1, expanded);
+            expand(Format::F32, format, packed, 1, expanded);
             sums.resize(m * there, 0);
             // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
             // its strides), and `sums` has room for m rows of them; all are contiguous. Their words are the bits of `f32`s,
@@ -361,8 +372,8 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
     #[inline(always)]
     fn pack(self, simd: S, first: usize, count: usize, rows: &mut Rows) {
         let Rows { words, ranges } = rows;
-        let (format, native) = (self.b.format, is_native(simd, self.b));
-        let per = if native { format.values_per_word() } else { 1 };
+        let (format, tile) = (self.b.format, multiplied_as(simd, self.b));
+        let per = tile.values_per_word();
         let length = self.b.words() * format.values_per_word() / per;
         let height = count.next_multiple_of(S::ROW_STEP);
         words.resize(length.div_ceil(DEPTH) * height * DEPTH, 0);
@@ -376,10 +387,7 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
             for (chunk, start) in (0..length).step_by(DEPTH).enumerate() {
                 let words = &mut words[(chunk * height + i) * DEPTH..][..DEPTH.min(length - start)];
                 let values = values.next().unwrap_or_default();
-                match native {
-                    true => encode(format, scaling, values, words),
-                    false => encode_expanded(format, scaling, values, words),
-                }
+                encode_as(tile, format, scaling, values, words);
             }
         }
     }
@@ -388,9 +396,8 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
     fn multiply(self, simd: S, rows: &Rows, rectangle: Rectangle, partial: &mut Partial) {
         let Rectangle { column: first_column, mut out, .. } = rectangle;
         let ((m, n), columns, format) = (out.dim(), S::COLUMNS, self.b.format);
-        let native = is_native(simd, self.b);
-        let per = if native { 1 } else { format.values_per_word() };
-        let tile = if native { format } else { Format::F32 };
+        let tile = multiplied_as(simd, self.b);
+        let per = format.values_per_word() / tile.values_per_word();
         let (panel, depth) = (self.b.words() * columns, DEPTH / per * columns);
         let height = m.next_multiple_of(S::ROW_STEP);
         let (a, _) = rows.words.as_chunks::<DEPTH>();
@@ -408,9 +415,9 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
                 let start = ((first_column + column) / columns + p) * panel;
                 let panel = self.b.values[start..start + panel].chunks(depth);
                 for (chunk, mut b) in panel.enumerate() {
-                    if !native {
+                    if tile != format {
                         expanded.resize(b.len() * per, 0);
-                        expand(format, b, columns, expanded);
+                        expand(tile, format, b, columns, expanded);
                         b = expanded;
                     }
                     let a = &a[chunk * height..(chunk + 1) * height];
@@ -424,7 +431,7 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
                 for (p, piece) in row.chunks_mut(columns).enumerate() {
                     let sums = &sums[(p * height + i) * columns..][..columns];
                     let column = first_column + column + p * columns;
-                    if tile == Format::Int8 {
+                    if matches!(tile, Format::Int8 | Format::Int16) {
                         let sums = sums.iter().map(|&sum| sum as i32 as f32);
                         self.finish(simd, range, sums, piece, column);
                     } else {
@@ -438,16 +445,16 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
     }
 }
 
-/// The number of operations in `steps` rounds of multiply-adds on registers alone, of a tile for `format`.
+/// The number of operations in `steps` rounds of multiply-adds on registers alone, of the tile for `format`.
 pub(super) fn register_multiply_adds(isa: Isa, format: Format, steps: usize) -> Option<usize> {
     match (isa, format, steps) {
         (Isa::Scalar(_), ..) => None,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2(simd), format, steps) => simd.multiply_adds(format, steps),
+        (Isa::Avx2(simd), format, steps) => simd.multiply_adds(tile_for(simd, format), steps),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(simd), format, steps) => simd.multiply_adds(format, steps),
+        (Isa::Avx512(simd), format, steps) => simd.multiply_adds(tile_for(simd, format), steps),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Amx(simd), format, steps) => simd.multiply_adds(format, steps),
+        (Isa::Amx(simd), format, steps) => simd.multiply_adds(tile_for(simd, format), steps),
     }
 }
 

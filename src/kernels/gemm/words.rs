@@ -1,5 +1,7 @@
 //! Packed operands: words of 32 bits that follow each other along `K`, in the [`Format`] that a tile reads.
 
+use zerocopy::{FromBytes, IntoBytes};
+
 use crate::kernels::isa::Isa;
 use crate::kernels::precision::Precision;
 use crate::kernels::{LANES, fold};
@@ -13,6 +15,9 @@ pub(super) enum Format {
     Bf16,
     /// Four 8-bit integers.
     Int8,
+    /// Two 16-bit integers: of each four 8-bit ones first the even, then the odd. No matrix is kept like this: it is what
+    /// [`Format::Int8`] is widened to where there is an instruction for 16 bits only.
+    Int16,
     /// The upper or the lower halves of two `f32`, as bf16 each: of 32 values first 16 words with what rounding to bf16
     /// gives, then 16 with what it leaves, rounded too. Together they hold 16 of the 24 bits of an `f32`.
     Bf16Pairs,
@@ -35,7 +40,7 @@ impl Format {
     pub(super) fn values_per_word(self) -> usize {
         match self {
             Self::F32 | Self::Bf16Pairs => 1,
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::Int16 => 2,
             Self::Int8 => 4,
         }
     }
@@ -115,6 +120,19 @@ pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &m
                 byte(a) | (byte(b) << 8) | (byte(c) << 16) | (byte(d) << 24)
             });
         }
+        Format::Int16 => {
+            // A few words at a time, so that the shorter ones stay in registers or nearly so.
+            let mut short = [0; PAIRS];
+            let mut values = values.chunks(4 * PAIRS);
+            for words in words.chunks_mut(2 * PAIRS) {
+                let short = &mut short[..words.len().div_ceil(2)];
+                encode(Format::Int8, scaling, values.next().unwrap_or_default(), short);
+                for (out, word) in words.chunks_mut(2).zip(short) {
+                    let halves = [*word & 0x00FF_00FF, (*word >> 8) & 0x00FF_00FF];
+                    out.copy_from_slice(&halves[..out.len()]);
+                }
+            }
+        }
         Format::Bf16Pairs => {
             let (blocks, _) = words.as_chunks_mut::<PAIRS>();
             let values = values.chunks(PAIRS).chain(std::iter::repeat(&[] as &[f32]));
@@ -157,16 +175,23 @@ pub(super) fn encode_pair_of_rows<'a>(
     }
 }
 
-/// As [`encode`], each value as a word of its own: the `f32` that `format` rounds it to.
+/// As [`encode`], rounded to `format`, but as words of the wider format `to`.
 #[inline(always)]
-pub(super) fn encode_expanded(format: Format, scaling: Scaling, values: &[f32], words: &mut [u32]) {
-    let Scaling { alpha, .. } = scaling;
-    match format {
-        Format::F32 | Format::Bf16Pairs => encode_by(values, words, |[x]| (alpha * x).to_bits()),
-        Format::Bf16 => encode_by(values, words, |[x]| round_to_bf16(alpha * x)),
-        Format::Int8 => {
+pub(super) fn encode_as(
+    to: Format,
+    format: Format,
+    scaling: Scaling,
+    values: &[f32],
+    words: &mut [u32],
+) {
+    match (to, format) {
+        (Format::F32, Format::Bf16) => {
+            encode_by(values, words, |[x]| round_to_bf16(scaling.alpha * x));
+        }
+        (Format::F32, Format::Int8) => {
             encode_by(values, words, |[x]| f32::from(quantise(scaling, x)).to_bits());
         }
+        _ => encode(to, scaling, values, words),
     }
 }
 
@@ -247,22 +272,42 @@ fn extremes(row: &[f32]) -> (f32, f32) {
     (fold(low, smaller), fold(high, larger))
 }
 
-/// The values of packed words as bits of `f32`s: `[words][columns]` → `[words · values_per_word][columns]`.
+/// Packed words of `format` as words of the wider format `to`: `[words][columns]` → as many more rows as words hold fewer values.
 #[inline(always)]
-pub(super) fn expand(format: Format, words: &[u32], columns: usize, out: &mut [u32]) {
-    let per = format.values_per_word();
+pub(super) fn expand(to: Format, format: Format, words: &[u32], columns: usize, out: &mut [u32]) {
+    let per = format.values_per_word() / to.values_per_word();
     for (words, out) in words.chunks_exact(columns).zip(out.chunks_exact_mut(columns * per)) {
+        if to == Format::Int16 {
+            let (even, odd) = out.split_at_mut(columns);
+            widen(words, even, odd);
+            continue;
+        }
         for (p, out) in out.chunks_exact_mut(columns).enumerate() {
             for (out, &word) in out.iter_mut().zip(words) {
                 *out = match format {
-                    Format::F32 | Format::Bf16Pairs => word,
                     Format::Bf16 => (word >> (16 * p)) << 16,
                     Format::Int8 => f32::from((word >> (8 * p)) as u8 as i8).to_bits(),
+                    _ => word,
                 };
             }
         }
     }
 }
+
+/// Signed 8-bit integers as 16-bit ones: those of the even and of the odd bytes.
+#[inline(always)]
+fn widen(words: &[u32], even: &mut [u32], odd: &mut [u32]) {
+    // Of two bytes the first is the lower one: 16-bit formats are for x86 alone.
+    let halves = <[i16]>::ref_from_bytes(words.as_bytes()).expect(ALIGNED);
+    let even = <[i16]>::mut_from_bytes(even.as_mut_bytes()).expect(ALIGNED);
+    let odd = <[i16]>::mut_from_bytes(odd.as_mut_bytes()).expect(ALIGNED);
+    for ((even, odd), &half) in even.iter_mut().zip(odd).zip(halves) {
+        *even = (half << 8) >> 8;
+        *odd = half >> 8;
+    }
+}
+
+const ALIGNED: &str = "words are aligned to more than their halves need";
 
 #[cfg(test)]
 mod tests {
@@ -315,6 +360,26 @@ mod tests {
         encode(Format::Int8, scaling, &[1.0, -2.0, 3.0, -4.0, 5.0], &mut words);
         assert_eq!(words[0].to_le_bytes().map(|byte| byte as i8), [1, -2, 3, -4]);
         assert_eq!(words[1..3], [5, 0]);
+    }
+
+    #[test]
+    fn widened_words_hold_the_same_products() {
+        let values: Vec<f32> = (0..301).map(|i| (i * 53 % 255) as f32 - 127.0).collect();
+        let signed = channel_scaling(1.0);
+        let unsigned = Range { scale: 1.0, offset: -127.0 }.scaling(1.0);
+        let integers = |words: &[u32]| -> Vec<i32> {
+            words.iter().flat_map(|&word| [word as i16, (word >> 16) as i16]).map(i32::from).collect()
+        };
+        let (mut a, mut b, mut wide) = ([u32::MAX; 152], [u32::MAX; 76], [u32::MAX; 152]);
+        encode_as(Format::Int16, Format::Int8, unsigned, &values, &mut a);
+        encode(Format::Int8, signed, &values, &mut b);
+        expand(Format::Int16, Format::Int8, &b, 1, &mut wide);
+        let products = integers(&a).into_iter().zip(integers(&wide)).map(|(a, b)| a * b);
+        let want = values.iter().map(|&x| (x as i32 + 127) * x as i32);
+        assert_eq!(products.sum::<i32>(), want.sum::<i32>());
+        // Of the first four, −127, −74, −21 and 32.
+        assert_eq!(integers(&a[..2]), [0, 106, 53, 159]);
+        assert_eq!(integers(&wide[..2]), [-127, -21, -74, 32]);
     }
 
     #[test]

@@ -28,10 +28,10 @@ impl Tile for Amx {
         Configured::new(self)
     }
 
-    /// All: `f32` by the tile of AVX-512.
+    /// All that matrices are kept in: `f32` by the tile of AVX-512.
     #[inline(always)]
-    fn has_tile(self, _: Format) -> bool {
-        true
+    fn has_tile(self, format: Format) -> bool {
+        format != Format::Int16
     }
 
     #[inline(always)]

@@ -27,7 +27,7 @@ impl Tile for Avx512 {
             Format::F32 => true,
             Format::Bf16 => self.has_bf16(),
             Format::Int8 => self.has_vnni(),
-            Format::Bf16Pairs => false,
+            Format::Int16 | Format::Bf16Pairs => false,
         }
     }
 
@@ -128,23 +128,6 @@ define_tile!(
 
 /// Sums that do not wait for each other, as many as the tile has.
 const CHAINS: usize = 24;
-
-/// Defines a function that does one multiply-add on each of the sums, `steps` times: `$sum` is what they begin with, `$add` the
-/// instruction.
-macro_rules! define_multiply_adds {
-    ($name:ident, $features:literal, $sum:expr, $add:expr) => {
-        #[target_feature(enable = $features)]
-        fn $name(steps: usize) {
-            let mut sums = [$sum; CHAINS];
-            for _ in 0..steps {
-                for sum in &mut sums {
-                    *sum = $add(*sum);
-                }
-            }
-            std::hint::black_box(sums);
-        }
-    };
-}
 
 define_multiply_adds!(
     multiply_adds_f32,

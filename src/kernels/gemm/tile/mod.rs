@@ -62,6 +62,23 @@ macro_rules! tile_of_height {
     };
 }
 
+/// Defines a function that does one multiply-add on each of CHAINS sums, `steps` times: `$sum` is what they begin with, `$add`
+/// the instruction.
+macro_rules! define_multiply_adds {
+    ($name:ident, $features:literal, $sum:expr, $add:expr) => {
+        #[target_feature(enable = $features)]
+        fn $name(steps: usize) {
+            let mut sums = [$sum; CHAINS];
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = $add(*sum);
+                }
+            }
+            std::hint::black_box(sums);
+        }
+    };
+}
+
 mod amx;
 mod avx2;
 mod avx512;
