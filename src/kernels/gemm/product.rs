@@ -11,7 +11,7 @@ use crate::kernels::isa::Isa;
 use crate::kernels::simd::{Kernel, Scalar, Simd};
 #[cfg(target_arch = "x86_64")]
 use {
-    super::tile::{DEPTH, Tile},
+    super::tile::{DEPTH, Tile, expand as expand_panel},
     crate::kernels::simd::{Amx, Avx2, Avx512},
 };
 
@@ -337,7 +337,7 @@ impl Halves<Scalar> for Factors<'_> {
             let there = COLUMNS.min(n - start);
             let packed = &self.b.values[(column + start) * words..(column + start + there) * words];
             expanded.resize(there * k, 0);
-            expand(Format::F32, format, packed, 1, expanded);
+            expand(format, packed, expanded);
             sums.resize(m * there, 0);
             // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
             // its strides), and `sums` has room for m rows of them; all are contiguous. Their words are the bits of `f32`s,
@@ -397,6 +397,7 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
     }
 
     #[inline(always)]
+    #[allow(unsafe_code, reason = "calls a function that needs instructions: see the block")]
     fn multiply(self, simd: S, rows: &Rows, rectangle: Rectangle, partial: &mut Partial) {
         let Rectangle { column: first_column, mut out, .. } = rectangle;
         let ((m, n), columns, format) = (out.dim(), S::COLUMNS, self.b.format);
@@ -421,7 +422,8 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
                 for (chunk, mut b) in panel.enumerate() {
                     if tile != format {
                         expanded.resize(b.len() * per, 0);
-                        expand(tile, format, b, columns, expanded);
+                        // SAFETY: there is no instruction set with tiles that has no AVX2.
+                        unsafe { expand_panel(tile, format, b, columns, expanded) };
                         b = expanded;
                     }
                     let a = &a[chunk * height..(chunk + 1) * height];

@@ -1,7 +1,5 @@
 //! Packed operands: words of 32 bits that follow each other along `K`, in the [`Format`] that a tile reads.
 
-use zerocopy::{FromBytes, IntoBytes};
-
 use crate::kernels::isa::Isa;
 use crate::kernels::precision::Precision;
 use crate::kernels::{LANES, fold};
@@ -125,11 +123,11 @@ pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &m
             let mut short = [0; PAIRS];
             let mut values = values.chunks(4 * PAIRS);
             for words in words.chunks_mut(2 * PAIRS) {
-                let short = &mut short[..words.len().div_ceil(2)];
+                let (words, _) = words.as_chunks_mut::<2>();
+                let short = &mut short[..words.len()];
                 encode(Format::Int8, scaling, values.next().unwrap_or_default(), short);
-                for (out, word) in words.chunks_mut(2).zip(short) {
-                    let halves = [*word & 0x00FF_00FF, (*word >> 8) & 0x00FF_00FF];
-                    out.copy_from_slice(&halves[..out.len()]);
+                for (out, word) in words.iter_mut().zip(short) {
+                    *out = [*word & 0x00FF_00FF, (*word >> 8) & 0x00FF_00FF];
                 }
             }
         }
@@ -272,42 +270,19 @@ fn extremes(row: &[f32]) -> (f32, f32) {
     (fold(low, smaller), fold(high, larger))
 }
 
-/// Packed words of `format` as words of the wider format `to`: `[words][columns]` → as many more rows as words hold fewer values.
-#[inline(always)]
-pub(super) fn expand(to: Format, format: Format, words: &[u32], columns: usize, out: &mut [u32]) {
-    let per = format.values_per_word() / to.values_per_word();
-    for (words, out) in words.chunks_exact(columns).zip(out.chunks_exact_mut(columns * per)) {
-        if to == Format::Int16 {
-            let (even, odd) = out.split_at_mut(columns);
-            widen(words, even, odd);
-            continue;
-        }
-        for (p, out) in out.chunks_exact_mut(columns).enumerate() {
-            for (out, &word) in out.iter_mut().zip(words) {
-                *out = match format {
-                    Format::Bf16 => (word >> (16 * p)) << 16,
-                    Format::Int8 => f32::from((word >> (8 * p)) as u8 as i8).to_bits(),
-                    _ => word,
-                };
-            }
+/// The values of packed words as bits of `f32`s, one after another.
+pub(super) fn expand(format: Format, words: &[u32], out: &mut [u32]) {
+    let per = format.values_per_word();
+    for (out, &word) in out.chunks_exact_mut(per).zip(words) {
+        for (p, out) in out.iter_mut().enumerate() {
+            *out = match format {
+                Format::Bf16 => (word >> (16 * p)) << 16,
+                Format::Int8 => f32::from((word >> (8 * p)) as u8 as i8).to_bits(),
+                _ => word,
+            };
         }
     }
 }
-
-/// Signed 8-bit integers as 16-bit ones: those of the even and of the odd bytes.
-#[inline(always)]
-fn widen(words: &[u32], even: &mut [u32], odd: &mut [u32]) {
-    // Of two bytes the first is the lower one: 16-bit formats are for x86 alone.
-    let halves = <[i16]>::ref_from_bytes(words.as_bytes()).expect(ALIGNED);
-    let even = <[i16]>::mut_from_bytes(even.as_mut_bytes()).expect(ALIGNED);
-    let odd = <[i16]>::mut_from_bytes(odd.as_mut_bytes()).expect(ALIGNED);
-    for ((even, odd), &half) in even.iter_mut().zip(odd).zip(halves) {
-        *even = (half << 8) >> 8;
-        *odd = half >> 8;
-    }
-}
-
-const ALIGNED: &str = "words are aligned to more than their halves need";
 
 #[cfg(test)]
 mod tests {
@@ -363,27 +338,16 @@ mod tests {
     }
 
     #[test]
-    fn widened_words_hold_the_same_products() {
-        let values: Vec<f32> = (0..301).map(|i| (i * 53 % 255) as f32 - 127.0).collect();
-        let signed = channel_scaling(1.0);
-        let unsigned = Range { scale: 1.0, offset: -127.0 }.scaling(1.0);
-        let integers = |words: &[u32]| -> Vec<i32> {
-            words
-                .iter()
-                .flat_map(|&word| [word as i16, (word >> 16) as i16])
-                .map(i32::from)
-                .collect()
-        };
-        let (mut a, mut b, mut wide) = ([u32::MAX; 152], [u32::MAX; 76], [u32::MAX; 152]);
-        encode_as(Format::Int16, Format::Int8, unsigned, &values, &mut a);
-        encode(Format::Int8, signed, &values, &mut b);
-        expand(Format::Int16, Format::Int8, &b, 1, &mut wide);
-        let products = integers(&a).into_iter().zip(integers(&wide)).map(|(a, b)| a * b);
-        let want = values.iter().map(|&x| (x as i32 + 127) * x as i32);
-        assert_eq!(products.sum::<i32>(), want.sum::<i32>());
-        // Of the first four, −127, −74, −21 and 32.
-        assert_eq!(integers(&a[..2]), [0, 106, 53, 159]);
-        assert_eq!(integers(&wide[..2]), [-127, -21, -74, 32]);
+    fn widened_words_hold_the_same_integers() {
+        let values: Vec<f32> = (0..301).map(|i| (i * 53 % 256) as f32).collect();
+        let scaling = Range { scale: 1.0, offset: 0.0 }.scaling(1.0);
+        let mut words = [u32::MAX; 152];
+        encode_as(Format::Int16, Format::Int8, scaling, &values, &mut words);
+        // Of each four first the even ones.
+        for (words, values) in words.chunks(2).zip(values.chunks(4)) {
+            let of = |i: usize| values.get(i).map_or(0, |&x| x as u32);
+            assert_eq!(words, [of(0) | (of(2) << 16), of(1) | (of(3) << 16)]);
+        }
     }
 
     #[test]

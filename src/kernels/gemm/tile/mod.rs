@@ -82,8 +82,10 @@ macro_rules! define_multiply_adds {
 mod amx;
 mod avx2;
 mod avx512;
+mod expand;
 mod transpose;
 
+pub(super) use expand::expand;
 pub(super) use transpose::transpose;
 
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
@@ -95,7 +97,7 @@ use super::words::Format;
 /// Rows that are 768 bytes apart fall into different sets of that cache.
 pub(super) const DEPTH: usize = 192;
 
-/// The tile kernels of one instruction set.
+/// The tile kernels of one instruction set, which has AVX2 at least.
 pub(super) trait Tile: Copy {
     /// What [`Tile::state`] returns.
     type State;
