@@ -6,7 +6,7 @@
 
 use std::arch::asm;
 
-use super::{DEPTH, Tile, check};
+use super::{Ahead, DEPTH, Tile, check};
 use crate::kernels::amx::Configured;
 use crate::kernels::gemm::words::{Format, PAIRS};
 use crate::kernels::simd::Amx;
@@ -55,19 +55,22 @@ impl Tile for Amx {
         if blocks == 0 {
             return;
         }
-        for (a, c) in a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * COLUMNS)) {
+        let count = a.len().div_ceil(2 * SIDE);
+        let tiles = a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * COLUMNS));
+        for (i, (a, c)) in tiles.enumerate() {
+            let ahead = Ahead::of(b, block * COLUMNS, i, count);
             let (a, b, c, two) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), a.len() == 2 * SIDE);
             // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By `check`, `a` is 16 or 32
             // rows of DEPTH words, `b` has at most DEPTH steps of COLUMNS words, of which `blocks` times `block` are there, and
-            // `c` has as many rows of COLUMNS words as `a` has rows.
+            // `c` has as many rows of COLUMNS words as `a` has rows. A prefetch may be given any address.
             unsafe {
                 match (format, two) {
-                    (Format::Bf16, true) => bf16_two(a.cast(), b, c, blocks, accumulate),
-                    (Format::Bf16, false) => bf16_one(a.cast(), b, c, blocks, accumulate),
-                    (Format::Int8, true) => int8_two(a.cast(), b, c, blocks, accumulate),
-                    (Format::Int8, false) => int8_one(a.cast(), b, c, blocks, accumulate),
-                    (_, true) => pairs_two(a.cast(), b, c, blocks, accumulate),
-                    (_, false) => pairs_one(a.cast(), b, c, blocks, accumulate),
+                    (Format::Bf16, true) => bf16_two(a.cast(), b, c, blocks, accumulate, ahead),
+                    (Format::Bf16, false) => bf16_one(a.cast(), b, c, blocks, accumulate, ahead),
+                    (Format::Int8, true) => int8_two(a.cast(), b, c, blocks, accumulate, ahead),
+                    (Format::Int8, false) => int8_one(a.cast(), b, c, blocks, accumulate, ahead),
+                    (_, true) => pairs_two(a.cast(), b, c, blocks, accumulate, ahead),
+                    (_, false) => pairs_one(a.cast(), b, c, blocks, accumulate, ahead),
                 }
             }
         }
@@ -100,11 +103,19 @@ impl Tile for Amx {
 /// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for each pair of registers.
 ///
 /// Each takes pointers to `[rows][DEPTH]` words of `a`, to `[16 · blocks][COLUMNS]` of `b` and to `[rows][COLUMNS]` of `c`;
-/// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7.
+/// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7. With each block its share of what comes
+/// after `b` is fetched.
 macro_rules! define_products {
     ($two:ident, $one:ident, $registers:ident, $dot:literal) => {
         #[allow(unsafe_code, reason = "is assembly")]
-        unsafe fn $two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+        unsafe fn $two(
+            a: *const u32,
+            b: *const u32,
+            c: *mut u32,
+            blocks: usize,
+            accumulate: bool,
+            ahead: Ahead,
+        ) {
             // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · DEPTH bytes apart, those of `b` and
             // `c` 128; each block is 64 bytes of a row of `a` and 16 rows of `b`. No stack, no flags kept.
             unsafe {
@@ -132,6 +143,12 @@ macro_rules! define_products {
                     concat!($dot, " tmm3, tmm5, tmm7"),
                     "add {a}, 64",
                     "add {b}, 2048",
+                    "mov {line}, {lines}",
+                    "4:",
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, 64",
+                    "dec {line}",
+                    "jnz 4b",
                     "dec {blocks}",
                     "jnz 3b",
                     "tilestored [{c} + {wide}*1], tmm0",
@@ -143,6 +160,9 @@ macro_rules! define_products {
                     c = in(reg) c,
                     blocks = inout(reg) blocks => _,
                     accumulate = in(reg) u32::from(accumulate),
+                    ahead = inout(reg) ahead.from => _,
+                    lines = in(reg) ahead.lines(),
+                    line = out(reg) _,
                     wide = in(reg) 4 * COLUMNS,
                     deep = in(reg) 4 * DEPTH,
                     DEPTH = const DEPTH,
@@ -154,7 +174,14 @@ macro_rules! define_products {
         }
 
         #[allow(unsafe_code, reason = "is assembly")]
-        unsafe fn $one(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+        unsafe fn $one(
+            a: *const u32,
+            b: *const u32,
+            c: *mut u32,
+            blocks: usize,
+            accumulate: bool,
+            ahead: Ahead,
+        ) {
             // SAFETY: as of 32 rows.
             unsafe {
                 asm!(
@@ -174,6 +201,12 @@ macro_rules! define_products {
                     concat!($dot, " tmm1, tmm4, tmm7"),
                     "add {a}, 64",
                     "add {b}, 2048",
+                    "mov {line}, {lines}",
+                    "4:",
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, 64",
+                    "dec {line}",
+                    "jnz 4b",
                     "dec {blocks}",
                     "jnz 3b",
                     "tilestored [{c} + {wide}*1], tmm0",
@@ -183,6 +216,9 @@ macro_rules! define_products {
                     c = in(reg) c,
                     blocks = inout(reg) blocks => _,
                     accumulate = in(reg) u32::from(accumulate),
+                    ahead = inout(reg) ahead.from => _,
+                    lines = in(reg) ahead.lines(),
+                    line = out(reg) _,
                     wide = in(reg) 4 * COLUMNS,
                     deep = in(reg) 4 * DEPTH,
                     out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
@@ -232,7 +268,14 @@ define_products!(int8_two, int8_one, int8_registers, "tdpbusd");
 ///
 /// `b` is `[32 · blocks][COLUMNS]`, of each block first the upper halves, and so are the rows of `a`.
 #[allow(unsafe_code, reason = "is assembly")]
-unsafe fn pairs_two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+unsafe fn pairs_two(
+    a: *const u32,
+    b: *const u32,
+    c: *mut u32,
+    blocks: usize,
+    accumulate: bool,
+    ahead: Ahead,
+) {
     // SAFETY: as in `define_products`, with blocks of 128 bytes of a row of `a` and 32 rows of `b`.
     unsafe {
         asm!(
@@ -271,6 +314,12 @@ unsafe fn pairs_two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, ac
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {a}, 128",
             "add {b}, 4096",
+            "mov {line}, {lines}",
+            "4:",
+            "prefetcht1 [{ahead}]",
+            "add {ahead}, 64",
+            "dec {line}",
+            "jnz 4b",
             "dec {blocks}",
             "jnz 3b",
             "tilestored [{c} + {wide}*1], tmm0",
@@ -282,6 +331,9 @@ unsafe fn pairs_two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, ac
             c = in(reg) c,
             blocks = inout(reg) blocks => _,
             accumulate = in(reg) u32::from(accumulate),
+            ahead = inout(reg) ahead.from => _,
+            lines = in(reg) ahead.lines(),
+            line = out(reg) _,
             wide = in(reg) 4 * COLUMNS,
             deep = in(reg) 4 * DEPTH,
             DEPTH = const DEPTH,
@@ -294,7 +346,14 @@ unsafe fn pairs_two(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, ac
 
 /// 16 rows of pairs.
 #[allow(unsafe_code, reason = "is assembly")]
-unsafe fn pairs_one(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, accumulate: bool) {
+unsafe fn pairs_one(
+    a: *const u32,
+    b: *const u32,
+    c: *mut u32,
+    blocks: usize,
+    accumulate: bool,
+    ahead: Ahead,
+) {
     // SAFETY: as of 32 rows.
     unsafe {
         asm!(
@@ -321,6 +380,12 @@ unsafe fn pairs_one(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, ac
             "tdpbf16ps tmm1, tmm5, tmm7",
             "add {a}, 128",
             "add {b}, 4096",
+            "mov {line}, {lines}",
+            "4:",
+            "prefetcht1 [{ahead}]",
+            "add {ahead}, 64",
+            "dec {line}",
+            "jnz 4b",
             "dec {blocks}",
             "jnz 3b",
             "tilestored [{c} + {wide}*1], tmm0",
@@ -330,6 +395,9 @@ unsafe fn pairs_one(a: *const u32, b: *const u32, c: *mut u32, blocks: usize, ac
             c = in(reg) c,
             blocks = inout(reg) blocks => _,
             accumulate = in(reg) u32::from(accumulate),
+            ahead = inout(reg) ahead.from => _,
+            lines = in(reg) ahead.lines(),
+            line = out(reg) _,
             wide = in(reg) 4 * COLUMNS,
             deep = in(reg) 4 * DEPTH,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

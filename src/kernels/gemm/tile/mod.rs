@@ -148,11 +148,19 @@ struct Ahead {
     stride: usize,
 }
 
+/// Words in a cache line.
+const LINE: usize = 16;
+
 impl Ahead {
-    /// The share of tile `i` of `count`.
-    fn of(b: &[u32], columns: usize, i: usize, count: usize) -> Self {
+    /// The share of tile `i` of `count`, whose steps take `words` of `b` each.
+    fn of(b: &[u32], words: usize, i: usize, count: usize) -> Self {
         let from = b.as_ptr().wrapping_add(b.len() + b.len() / count * i);
-        Self { from, stride: columns.div_ceil(count) }
+        Self { from, stride: words.div_ceil(count) }
+    }
+
+    /// Cache lines for each step.
+    fn lines(self) -> usize {
+        self.stride.div_ceil(LINE)
     }
 
     /// What is due at step `p`.
