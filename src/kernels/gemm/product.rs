@@ -145,7 +145,11 @@ fn height<S: Tile>(simd: S, b: &PackedMatrix) -> (usize, usize) {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn multiplied_as<S: Tile>(simd: S, b: &PackedMatrix) -> Format {
-    if b.format == Format::Int8 && b.k > DEEPEST_INT8 { Format::F32 } else { tile_for(simd, b.format) }
+    if b.format == Format::Int8 && b.k > DEEPEST_INT8 {
+        Format::F32
+    } else {
+        tile_for(simd, b.format)
+    }
 }
 
 /// The tile for words of `format`.

@@ -368,7 +368,11 @@ mod tests {
         let signed = channel_scaling(1.0);
         let unsigned = Range { scale: 1.0, offset: -127.0 }.scaling(1.0);
         let integers = |words: &[u32]| -> Vec<i32> {
-            words.iter().flat_map(|&word| [word as i16, (word >> 16) as i16]).map(i32::from).collect()
+            words
+                .iter()
+                .flat_map(|&word| [word as i16, (word >> 16) as i16])
+                .map(i32::from)
+                .collect()
         };
         let (mut a, mut b, mut wide) = ([u32::MAX; 152], [u32::MAX; 76], [u32::MAX; 152]);
         encode_as(Format::Int16, Format::Int8, unsigned, &values, &mut a);

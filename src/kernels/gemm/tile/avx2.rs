@@ -97,17 +97,13 @@ define_tile!(
 /// Sums that do not wait for each other, as many as the tile has.
 const CHAINS: usize = 12;
 
-define_multiply_adds!(
-    multiply_adds_f32,
-    "avx2,fma",
-    _mm256_set1_ps(0.5),
-    |sum| _mm256_fmadd_ps(sum, _mm256_set1_ps(0.999), _mm256_set1_ps(0.001))
-);
+define_multiply_adds!(multiply_adds_f32, "avx2,fma", _mm256_set1_ps(0.5), |sum| _mm256_fmadd_ps(
+    sum,
+    _mm256_set1_ps(0.999),
+    _mm256_set1_ps(0.001)
+));
 
 // The product must depend on the sum, or it would be computed once for all.
-define_multiply_adds!(
-    multiply_adds_int16,
-    "avx2,fma",
-    _mm256_set1_epi32(1),
-    |sum| _mm256_add_epi32(sum, _mm256_madd_epi16(sum, _mm256_set1_epi16(3)))
-);
+define_multiply_adds!(multiply_adds_int16, "avx2,fma", _mm256_set1_epi32(1), |sum| {
+    _mm256_add_epi32(sum, _mm256_madd_epi16(sum, _mm256_set1_epi16(3)))
+});
