@@ -6,7 +6,8 @@ use ndarray::{ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use crate::error::{Result, at_least_one};
-use crate::search::{Chunks, finite, search};
+use crate::rows::{finite, has_columns};
+use crate::search::{Chunks, search};
 use crate::similarity::{Similarity, normalized};
 
 /// Two rows and how alike they are.
@@ -130,7 +131,7 @@ impl ParaphraseOptions {
 /// # Errors
 ///
 /// [`Error::Option`](crate::Error::Option) if an option is 0, [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is
-/// infinite or not a number. No embeddings, or one, give no pairs.
+/// infinite or not a number, [`Error::Empty`](crate::Error::Empty) for rows without columns. No embeddings, or one, give no pairs.
 pub fn paraphrase_mining(
     embeddings: &ArrayView2<f32>,
     options: &ParaphraseOptions,
@@ -139,6 +140,7 @@ pub fn paraphrase_mining(
     at_least_one("top_k", top_k)?;
     at_least_one("max_pairs", max_pairs)?;
     at_least_one("query_chunk_size", query_chunk_size)?;
+    has_columns("columns of the embeddings", embeddings.dim())?;
     finite("the embeddings", embeddings)?;
     let (embeddings, similarity) = match similarity {
         Similarity::Cosine => (normalized(embeddings).into(), Similarity::Dot),
