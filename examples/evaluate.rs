@@ -90,7 +90,7 @@ fn evaluate(options: &Options) -> Result<()> {
 }
 
 fn similarity(encoder: &SentenceEncoder) -> Result<()> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/stsb-ccbysa-subset.tsv");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/stsb-ccbysa-subset.tsv");
     let table = fs::read_to_string(&file)
         .map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
     let (mut first, mut second, mut scores) = (Vec::new(), Vec::new(), Vec::new());

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use common::cli::{self, Flags};
 use common::{Result, fetch, input};
 use mpnet::SentenceEncoder;
-use mpnet::search::semantic_search_by;
+use mpnet::search::{SearchOptions, semantic_search_with};
 
 const HELP: &str = "\
 usage: semantic_search [--model DIR] [--corpus FILE] [--query TEXT] [--top K]
@@ -83,8 +83,8 @@ fn search() -> Result<()> {
     let corpus_embeddings = input::encode(&encoder, &corpus)?;
     let query_embedding = encoder.encode(&[&query])?;
     let (query_embedding, corpus_embeddings) = (query_embedding.view(), corpus_embeddings.view());
-    let similarity = encoder.similarity_fn();
-    let hits = semantic_search_by(similarity, &query_embedding, &corpus_embeddings, top);
+    let options = SearchOptions::default().similarity(encoder.similarity_fn()).top_k(top);
+    let hits = semantic_search_with(&query_embedding, &corpus_embeddings, &options)?;
 
     let mut out = io::stdout().lock();
     writeln!(out, "{query}")?;

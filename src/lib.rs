@@ -54,6 +54,7 @@ mod nn;
 mod pooling;
 pub mod quantization;
 mod random;
+mod rows;
 pub mod search;
 mod sentence;
 pub mod similarity;

@@ -1,6 +1,18 @@
 //! How alike two embeddings are: all pairs of two sets, or row by row.
 //!
-//! Distances are negated, so that larger always means more alike, as in sentence-transformers' `util`.
+//! Distances are negated, so that larger always means more alike, as in sentence-transformers' `util`. The functions panic if
+//! shapes do not fit; the methods of [`Similarity`] compute the same and return errors.
+//!
+//! ```
+//! use mpnet::{Similarity, similarity::cos_sim};
+//!
+//! # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+//! let queries = encoder.encode(&["a long day"])?;
+//! let texts = encoder.encode(&["the day was long", "an old train", "who was there?"])?;
+//! let scores = cos_sim(&queries.view(), &texts.view()); // [1, 3]
+//! assert_eq!(scores, Similarity::Cosine.all(&queries.view(), &texts.view())?);
+//! # Ok::<(), mpnet::Error>(())
+//! ```
 
 use std::str::FromStr;
 
@@ -11,6 +23,7 @@ use crate::kernels::Precision;
 use crate::kernels::Team;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
+use crate::rows::{finite, has_columns, same_width};
 
 /// A similarity function, by the names of `similarity_fn_name` in `config_sentence_transformers.json`.
 ///
@@ -69,26 +82,32 @@ impl Similarity {
         }
     }
 
-    /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`.
+    /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`. What [`cos_sim`] and its siblings compute, with
+    /// errors for what has no similarity.
     ///
     /// ```
     /// use mpnet::{Similarity, ndarray::arr2};
     ///
     /// let (a, b) = (arr2(&[[3.0_f32, 4.0]]), arr2(&[[0.0_f32, 0.0], [1.0, 1.0]]));
-    /// assert_eq!(Similarity::Manhattan.all(&a.view(), &b.view()), arr2(&[[-7.0, -5.0]]));
+    /// assert_eq!(Similarity::Manhattan.all(&a.view(), &b.view())?, arr2(&[[-7.0, -5.0]]));
+    /// let narrow = arr2(&[[1.0_f32]]);
+    /// let error = Similarity::Manhattan.all(&a.view(), &narrow.view()).unwrap_err();
+    /// assert_eq!(error.to_string(), "the second embeddings have width 1, expected 2");
+    /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the widths differ.
-    #[must_use]
-    pub fn all(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
-        match self {
+    /// [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row with a value that is infinite or not a number,
+    /// [`Error::Empty`] for rows without columns.
+    pub fn all(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<Array2<f32>> {
+        check(a, b)?;
+        Ok(match self {
             Self::Cosine => cos_sim(a, b),
             Self::Dot => dot_score(a, b),
             Self::Euclidean => euclidean_sim(a, b),
             Self::Manhattan => manhattan_sim(a, b),
-        }
+        })
     }
 
     /// The similarity of row `i` of `a` and row `i` of `b`, `[A, D]` each: `[A]`.
@@ -99,22 +118,37 @@ impl Similarity {
     /// use mpnet::{Similarity, ndarray::{arr1, arr2}};
     ///
     /// let (a, b) = (arr2(&[[3.0_f32, 4.0], [1.0, 0.0]]), arr2(&[[0.0_f32, 0.0], [2.0, 5.0]]));
-    /// assert_eq!(Similarity::Euclidean.pairwise(&a.view(), &b.view())[0], -5.0);
-    /// assert_eq!(Similarity::Dot.pairwise(&a.view(), &b.view()), arr1(&[0.0, 2.0]));
+    /// assert_eq!(Similarity::Euclidean.pairwise(&a.view(), &b.view())?[0], -5.0);
+    /// assert_eq!(Similarity::Dot.pairwise(&a.view(), &b.view())?, arr1(&[0.0, 2.0]));
+    /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the shapes differ.
-    #[must_use]
-    pub fn pairwise(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
-        match self {
+    /// As [`all`](Self::all), and [`Error::Input`] if the numbers of rows differ.
+    pub fn pairwise(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<Array1<f32>> {
+        if a.nrows() != b.nrows() {
+            let problem = format!("has {} rows, `a` has {}", b.nrows(), a.nrows());
+            return Err(Error::Input { input: "b", problem });
+        }
+        check(a, b)?;
+        Ok(match self {
             Self::Cosine => pairwise_cos_sim(a, b),
             Self::Dot => pairwise_dot_score(a, b),
             Self::Euclidean => pairwise_euclidean_sim(a, b),
             Self::Manhattan => pairwise_manhattan_sim(a, b),
-        }
+        })
     }
+}
+
+/// What the methods of [`Similarity`] ask of two sets of embeddings.
+fn check(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<()> {
+    let (first, second) = ("the first embeddings", "the second embeddings");
+    has_columns("columns of the first embeddings", a.dim())?;
+    has_columns("columns of the second embeddings", b.dim())?;
+    same_width(second, b.ncols(), a.ncols())?;
+    finite(first, a)?;
+    finite(second, b)
 }
 
 /// Below this a vector's length counts as this, so that the cosine with a vector of zeros is 0.
@@ -133,7 +167,7 @@ pub(crate) const SMALLEST_NORM: f32 = 1e-12;
 ///
 /// # Panics
 ///
-/// If the widths differ.
+/// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
 pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     dot_score(&normalized(a).view(), &normalized(b).view())
@@ -150,10 +184,10 @@ pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// # Panics
 ///
-/// If the widths differ.
+/// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
 pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
-    same_width(a, b);
+    assert_same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
     let b = PackedMatrix::new(Isa::current(), Precision::F32, b.view());
     par_matmul(&Team::gather(), a.view(), &b, scores.view_mut(), Epilogue::None);
@@ -172,7 +206,7 @@ pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// # Panics
 ///
-/// If the widths differ.
+/// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
 pub fn euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     each_pair(a, b, euclidean)
@@ -189,7 +223,7 @@ pub fn euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// # Panics
 ///
-/// If the widths differ.
+/// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
 pub fn manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     each_pair(a, b, manhattan)
@@ -206,7 +240,7 @@ pub fn manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// # Panics
 ///
-/// If the shapes differ.
+/// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
 pub fn pairwise_cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
     pairwise(&normalized(a).view(), &normalized(b).view(), |a, b| a.dot(&b))
@@ -223,7 +257,7 @@ pub fn pairwise_cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32>
 ///
 /// # Panics
 ///
-/// If the shapes differ.
+/// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
 pub fn pairwise_dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
     pairwise(a, b, |a, b| a.dot(&b))
@@ -240,7 +274,7 @@ pub fn pairwise_dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f3
 ///
 /// # Panics
 ///
-/// If the shapes differ.
+/// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
 pub fn pairwise_euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
     pairwise(a, b, euclidean)
@@ -257,7 +291,7 @@ pub fn pairwise_euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array
 ///
 /// # Panics
 ///
-/// If the shapes differ.
+/// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
 pub fn pairwise_manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
     pairwise(a, b, manhattan)
@@ -284,7 +318,7 @@ fn manhattan(a: ArrayView1<f32>, b: ArrayView1<f32>) -> f32 {
 type Score = fn(ArrayView1<f32>, ArrayView1<f32>) -> f32;
 
 fn each_pair(a: &ArrayView2<f32>, b: &ArrayView2<f32>, score: Score) -> Array2<f32> {
-    same_width(a, b);
+    assert_same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
     Zip::indexed(&mut scores).par_for_each(|(i, j), s| *s = score(a.row(i), b.row(j)));
     scores
@@ -295,7 +329,7 @@ fn pairwise(a: &ArrayView2<f32>, b: &ArrayView2<f32>, score: Score) -> Array1<f3
     a.rows().into_iter().zip(b.rows()).map(|(a, b)| score(a, b)).collect()
 }
 
-fn same_width(a: &ArrayView2<f32>, b: &ArrayView2<f32>) {
+fn assert_same_width(a: &ArrayView2<f32>, b: &ArrayView2<f32>) {
     assert_eq!(a.ncols(), b.ncols(), "similarity: the widths differ");
 }
 
@@ -351,6 +385,31 @@ mod tests {
         assert_eq!(cos_sim(&a.view(), &b.view())[[0, 0]], 0.0);
         let none = Array2::zeros((0, 2));
         assert_eq!(cos_sim(&none.view(), &b.view()).dim(), (0, 1));
+    }
+
+    #[test]
+    fn what_has_no_similarity_is_an_error() {
+        let (rows, narrow, nan) =
+            (arr2(&[[1.0, 2.0], [3.0, 4.0]]), arr2(&[[1.0], [2.0]]), arr2(&[[1.0, f32::NAN]]));
+        let empty = Array2::zeros((2, 0));
+        for similarity in
+            [Similarity::Cosine, Similarity::Dot, Similarity::Euclidean, Similarity::Manhattan]
+        {
+            let all = |a: &Array2<f32>, b: &Array2<f32>| {
+                similarity.all(&a.view(), &b.view()).map(|scores| scores.dim())
+            };
+            let pairs = |a: &Array2<f32>, b: &Array2<f32>| {
+                similarity.pairwise(&a.view(), &b.view()).map(|scores| scores.len())
+            };
+            assert_eq!((all(&rows, &rows).unwrap(), pairs(&rows, &rows).unwrap()), ((2, 2), 2));
+            assert!(matches!(all(&rows, &narrow), Err(Error::Width { found: 1, expected: 2, .. })));
+            assert!(matches!(pairs(&rows, &narrow), Err(Error::Width { found: 1, .. })));
+            assert!(matches!(all(&rows, &nan), Err(Error::NotFinite { row: 0, .. })));
+            assert!(matches!(pairs(&nan, &nan), Err(Error::NotFinite { row: 0, .. })));
+            assert!(matches!(pairs(&rows, &nan), Err(Error::Input { input: "b", .. })));
+            assert!(matches!(all(&empty, &empty), Err(Error::Empty { .. })));
+            assert!(matches!(pairs(&empty, &empty), Err(Error::Empty { .. })));
+        }
     }
 
     #[test]

@@ -3,6 +3,19 @@
 //!
 //! Ranges are of bytes, at character boundaries, in order, without the white space and invisible characters around
 //! them; where there is nothing else, there is no range.
+//!
+//! ```
+//! use mpnet::split;
+//!
+//! # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+//! let text = "It rains. Does it? I would not have thought so.";
+//! let ranges = split::by_chars(text, 20)?;
+//! let chunks: Vec<&str> = ranges.iter().map(|range| &text[range.clone()]).collect();
+//! let alone = encoder.encode(&chunks)?; // each chunk by itself
+//! let in_context = encoder.encode_chunks(text, &ranges, &Default::default())?; // late chunking
+//! assert_eq!(alone.dim(), in_context.embeddings.dim());
+//! # Ok::<(), mpnet::Error>(())
+//! ```
 
 use std::ops::Range;
 

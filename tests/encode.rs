@@ -236,14 +236,14 @@ fn what_an_encoder_says_of_itself() {
     assert!(mpnet::Isa::available().contains(&encoder.isa()));
     assert_eq!(encoder.similarity_fn(), Similarity::Cosine);
     let rows = encoder.encode(&["the man", "the man"]).unwrap();
-    let same = encoder.similarity(&rows.view(), &rows.view());
+    let same = encoder.similarity(&rows.view(), &rows.view()).unwrap();
     assert!((same[[0, 1]] - 1.0).abs() < 1e-6);
 
     let model = Damaged::copy();
     model.set("config_sentence_transformers.json", "similarity_fn_name", "euclidean".into());
     let encoder = model.load().unwrap();
     assert_eq!(encoder.similarity_fn(), Similarity::Euclidean);
-    assert_eq!(encoder.similarity(&rows.view(), &rows.view())[[0, 1]], 0.0);
+    assert_eq!(encoder.similarity(&rows.view(), &rows.view()).unwrap()[[0, 1]], 0.0);
     model.set("config_sentence_transformers.json", "truncate_dim", 8.into());
     assert_eq!(model.load().unwrap().encode_one("x").unwrap().len(), 8);
 }

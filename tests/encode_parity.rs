@@ -287,7 +287,7 @@ fn the_model_s_similarity() {
         assert_eq!(encoder.similarity_fn(), name.parse::<Similarity>().unwrap());
         // Sums of 32 terms of up to 10, in f32.
         let tolerance = 1e-5;
-        let got = encoder.similarity(&a.view(), &b.view());
+        let got = encoder.similarity(&a.view(), &b.view()).unwrap();
         assert_close(
             &name,
             got.view().into_dyn(),
@@ -299,7 +299,7 @@ fn the_model_s_similarity() {
         let want = want(&format!("similarity_pairwise/{name}"));
         assert_close(&name, got.view().into_dyn(), want.view(), tolerance);
         let error = encoder.similarity_pairwise(&a.view(), &b.view()).unwrap_err();
-        assert!(matches!(error, Error::Option { option: "b", .. }), "{error}");
+        assert!(matches!(error, Error::Input { input: "b", .. }), "{error}");
     }
 }
 

@@ -205,7 +205,7 @@ fn reranking_with_ties() {
     let cosines = |query: usize, documents: &Value| -> Vec<f64> {
         let documents = rows.select(Axis(0), &indices(documents));
         let query = rows.slice(s![query..=query, ..]);
-        let scores = Similarity::Cosine.all(&query, &documents.view());
+        let scores = Similarity::Cosine.all(&query, &documents.view()).unwrap();
         scores.iter().map(|&score| f64::from(score)).collect()
     };
     let sample = |sample: &Value| {
@@ -526,6 +526,27 @@ fn wrong_input_is_named() {
     let negative = MiniBatchKMeans { reassignment_ratio: -1.0, ..MiniBatchKMeans::new(2) };
     names(negative.fit(&x), "reassignment_ratio");
     names(MiniBatchKMeans::new(2).fit(&none), "0 rows");
+
+    let empty = x.slice(s![.., ..0]);
+    names(KMeans::new(2).fit(&empty), "`embeddings`: its rows have no columns");
+    names(MiniBatchKMeans::new(2).fit(&empty), "`embeddings`: its rows have no columns");
+    names(LogisticRegression::default().fit(&empty, &labels), "`embeddings`: its rows have no");
+    names(KNeighborsClassifier::default().fit(&empty, &labels), "`embeddings`: its rows have no");
+    let clusters = ClusteringEvaluator::default();
+    names(clusters.score_embeddings(&empty, &labels), "`embeddings`: its rows have no columns");
+    let classes = ClassificationEvaluator::default();
+    names(classes.score_embeddings(&empty, &labels, &empty, &labels), "`train`: its rows have no");
+    let pairs = ParaphraseMiningEvaluator::default();
+    names(pairs.score_embeddings(&empty, &[(0, 1)]), "`embeddings`: its rows have no columns");
+    let ranked = InformationRetrievalEvaluator::default();
+    names(ranked.score_embeddings(&empty, &empty, &vec![vec![0]; 6]), "`queries`: its rows have");
+    let triplet = TripletEvaluator::default();
+    names(triplet.score_embeddings(&empty, &empty, &empty), "`anchors`: its rows have no columns");
+    let precise = EmbeddingSimilarityEvaluator {
+        precision: Some(EmbeddingPrecision::Ubinary),
+        ..Default::default()
+    };
+    names(precise.score_embeddings(&empty, &empty, &[0.0; 6]), "`embeddings1`: its rows have no");
 
     let similarity = EmbeddingSimilarityEvaluator::default();
     names(similarity.score_embeddings(&x, &narrow, &[0.0; 6]), "`embeddings2`: has width 2");

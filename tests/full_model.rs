@@ -15,7 +15,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use common::{assert_close, bits, data, json, pool};
+use common::{assert_close, bits, json, pool};
 use mpnet::evaluation::EmbeddingSimilarityEvaluator;
 use mpnet::ndarray::{Array1, ArrayView, ArrayView1, Axis, s};
 use mpnet::quantization::{EmbeddingPrecision, Ranges};
@@ -247,7 +247,7 @@ struct Pairs {
 }
 
 fn sts_pairs() -> Pairs {
-    let table = std::fs::read_to_string(data("stsb-ccbysa-subset.tsv")).unwrap();
+    let table = include_str!("../examples/data/stsb-ccbysa-subset.tsv");
     let rows: Vec<Vec<&str>> =
         table.lines().skip(1).map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows.len(), 750);

@@ -340,6 +340,38 @@ fn pairs_as_a_cross_encoder_scores_them() {
     }
 }
 
+/// The activation that a cross-encoder was saved with, in each of the places where versions of sentence-transformers have put it.
+#[test]
+fn the_activation_that_a_cross_encoder_was_saved_with() {
+    let goldens = goldens();
+    let pairs: Vec<(String, String)> = of(&goldens["sequence_classification"]["pairs"]);
+    let saved = goldens["cross_encoder"]["saved"].as_array().unwrap();
+    assert_eq!(saved.len(), 9);
+    for case in saved {
+        let model = directory(case["head"].as_str().unwrap());
+        for (field, value) in case["config"].as_object().unwrap() {
+            model.set("config.json", field, value.clone());
+        }
+        if let Some(class) = case.get("activation_fn") {
+            model.set("config_sentence_transformers.json", "activation_fn", class.clone());
+        }
+        let head = SequenceClassification::from_pretrained(model.path()).unwrap();
+        let columns = head.labels().len();
+        let want: Vec<f64> = match columns {
+            1 => of(&case["predict"]),
+            _ => of::<Vec<Vec<f64>>>(&case["predict"]).concat(),
+        };
+        assert_eq!(want.len(), columns * pairs.len());
+        for (labels, want) in
+            head.classify_pairs_top_k(&pairs, columns).unwrap().iter().zip(want.chunks(columns))
+        {
+            for label in labels {
+                assert_score(&case.to_string(), label.score, want[label.id], LOGIT);
+            }
+        }
+    }
+}
+
 #[test]
 fn another_function_than_the_configuration_says() {
     let texts = ["He was in the old house."];
@@ -733,6 +765,35 @@ fn labels_that_do_not_fit_the_weights() {
     write(&model, &three);
     let result = QuestionAnswering::from_pretrained(model.path());
     assert_error!(result, Error::TensorShape { .. }, "qa_outputs.weight");
+}
+
+#[test]
+fn an_activation_that_is_not_known() {
+    for (file, field, value, name) in [
+        (
+            "config.json",
+            "sentence_transformers",
+            serde_json::json!({"activation_fn": "torch.nn.modules.activation.Tanh"}),
+            "sentence_transformers.activation_fn",
+        ),
+        (
+            "config.json",
+            "sbert_ce_default_activation_function",
+            "torch.nn.modules.activation.Tanh".into(),
+            "sbert_ce_default_activation_function",
+        ),
+        (
+            "config_sentence_transformers.json",
+            "activation_fn",
+            "torch.nn.modules.activation.Tanh".into(),
+            "activation_fn",
+        ),
+    ] {
+        let model = directory("reranker");
+        model.set(file, field, value);
+        let result = SequenceClassification::from_pretrained(model.path());
+        assert_error!(result, Error::Field { field, .. } if field == name, "activation.Tanh", file);
+    }
 }
 
 #[test]

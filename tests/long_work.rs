@@ -235,6 +235,28 @@ fn chunks_that_are_none() {
     assert!(matches!(error, Error::Option { option: "pooling", .. }), "{error}");
 }
 
+/// A chunk over the end of what the model reads has an embedding, of its first half alone: that shows.
+#[test]
+fn chunks_that_are_cut_in_half_say_so() {
+    let encoder = encoder();
+    let long = "the man ".repeat(100);
+    let (start, end) = (20 * 4, 40 * 8);
+    let chunks = [0..start, start..end, 0..long.len()];
+    let prompt = "query: ";
+    let options = EncodeOptions::default().prompt(prompt);
+    let got = encoder.encode_chunks(&long, &chunks, &options).unwrap();
+    let whole =
+        encoder.encode_chunks(&long, &chunks, &options.overflow(Overflow::Window { stride: 4 }));
+    let whole = whole.unwrap();
+    assert_eq!(got.chunks[0], whole.chunks[0], "all of it was read");
+    for (cut, whole) in got.chunks.iter().zip(&whole.chunks) {
+        assert_eq!((cut.tokens + cut.dropped, whole.dropped), (whole.tokens, 0));
+    }
+    assert!(got.chunks[1].tokens > 0 && got.chunks[1].dropped > 0);
+    assert_eq!(got.chunks[2].dropped, got.report.dropped);
+    assert_eq!(whole.report.dropped, 0);
+}
+
 #[test]
 fn chunks_say_where_they_are() {
     let encoder = encoder();

@@ -262,3 +262,21 @@ fn wrong_input_is_an_error() {
     assert!(matches!(mmr(&query, &corpus.slice(s![.., ..3]), 3, 0.5), Err(Error::Width { .. })));
     assert!(matches!(mmr(&query, &broken.view(), 3, 0.5), Err(Error::NotFinite { row: 8, .. })));
 }
+
+#[test]
+fn rows_without_columns_are_an_error() {
+    let (none, rows) = (Array2::<f32>::zeros((12, 0)), Array2::<f32>::zeros((3, 4)));
+    let columns = |error: Error, whose: &str| {
+        assert!(matches!(error, Error::Empty { .. }), "{error}");
+        assert_eq!(error.to_string(), format!("columns of the {whose}: there are none"));
+    };
+    columns(paraphrase_mining(&none.view(), &Default::default()).unwrap_err(), "embeddings");
+    columns(community_detection(&none.view(), &Default::default()).unwrap_err(), "embeddings");
+    columns(mmr(&none.row(0), &none.view(), 2, 0.5).unwrap_err(), "documents");
+    let mine = |queries: &Array2<f32>, corpus: &Array2<f32>| {
+        let positives = vec![vec![0]; queries.nrows()];
+        mine_hard_negatives(&queries.view(), &corpus.view(), &positives, &Default::default())
+    };
+    columns(mine(&none, &none).unwrap_err(), "corpus");
+    columns(mine(&none, &rows).unwrap_err(), "queries");
+}

@@ -112,7 +112,7 @@ fn wrong_input_is_an_error() {
     assert!(matches!(Ranges::new(arr2(&[[f32::NAN], [1.0]])), Err(Error::NotFinite { .. })));
     assert!("int4".parse::<EmbeddingPrecision>().unwrap_err().to_string().contains("ubinary"));
     corpus[[4, 2]] = f32::NAN;
-    for precision in [EmbeddingPrecision::Uint8, EmbeddingPrecision::Binary] {
+    for precision in EmbeddingPrecision::ALL {
         let error = quantize_embeddings(&corpus.view(), precision, Some(&ranges)).unwrap_err();
         assert!(matches!(error, Error::NotFinite { row: 4, .. }), "{error}");
     }
@@ -123,5 +123,46 @@ fn wrong_input_is_an_error() {
         let bits = precision.name().ends_with("binary");
         assert_eq!(none.view().dim(), (0, if bits { 3 } else { 20 }));
         assert_eq!(none.precision(), precision);
+    }
+}
+
+/// A range whose width is beyond an `f32` would put everything into bucket 0.
+#[test]
+fn ranges_too_wide_for_f32_are_refused() {
+    let wide = arr2(&[[0.0_f32, -3e38], [1.0, 3e38]]);
+    for error in [
+        Ranges::calibrate(&wide.view()).unwrap_err(),
+        Ranges::new(wide.clone()).unwrap_err(),
+        quantize_embeddings(&wide.view(), EmbeddingPrecision::Int8, None).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Option { option: "ranges", .. }), "{error}");
+        assert!(error.to_string().contains("wider than"), "{error}");
+    }
+    let error = Ranges::calibrate(&wide.view()).unwrap_err().to_string();
+    assert!(error.contains("dimension 1 reach from -3e38 to 3e38"), "{error}");
+
+    // As wide as can be, and values far outside: clipped, and back within the range.
+    let ranges = Ranges::new(arr2(&[[-3e38, -1.0], [0.0, 1.0]])).unwrap();
+    let values = arr2(&[[3e38, 3e38], [-3e38, -3e38], [-1.5e38, 0.0]]);
+    let bytes = quantize_uint8(&values.view(), &ranges).unwrap();
+    assert_eq!(bytes, arr2(&[[255, 255], [0, 0], [127, 127]]));
+    let back = dequantize_uint8(&bytes.view(), &ranges).unwrap();
+    assert!(back.iter().all(|x| x.is_finite()), "{back}");
+}
+
+#[test]
+fn threads_do_not_show() {
+    let rows = Array2::from_shape_fn((300, 37), |(i, k)| ((i * 41 + k * 7) as f32).sin());
+    let ranges = Ranges::calibrate(&rows.view()).unwrap();
+    let all =
+        || EmbeddingPrecision::ALL.map(|p| quantize_embeddings(&rows.view(), p, Some(&ranges)));
+    let (one, three) = (common::pool(1).install(all), common::pool(3).install(all));
+    for (one, three) in one.into_iter().zip(three) {
+        assert_eq!(one.unwrap(), three.unwrap());
+    }
+    let columns = rows.t().as_standard_layout().into_owned();
+    for precision in EmbeddingPrecision::ALL {
+        let quantize = |rows| quantize_embeddings(&rows, precision, Some(&ranges)).unwrap();
+        assert_eq!(quantize(columns.t()), quantize(rows.view()), "{precision}");
     }
 }

@@ -10,7 +10,7 @@ use mpnet::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, quantize_binary, quantize_embeddings, quantize_int8,
 };
 use mpnet::search::{
-    Hit, Rescore, RescoreOptions, SearchOptions, semantic_search_by, semantic_search_quantized,
+    Hit, Rescore, RescoreOptions, SearchOptions, semantic_search, semantic_search_quantized,
     semantic_search_rescored, semantic_search_with,
 };
 use mpnet::{Error, Similarity};
@@ -46,11 +46,14 @@ fn hits_of_the_reference_by_every_similarity_and_in_any_chunks() {
     assert_eq!(goldens.semantic_search.len(), 4);
     for (name, want) in &goldens.semantic_search {
         let similarity: Similarity = name.parse().unwrap();
-        let plain = semantic_search_by(similarity, &queries.view(), &corpus.view(), 7);
+        let options = SearchOptions::default().similarity(similarity).top_k(7);
+        let plain = semantic_search_with(&queries.view(), &corpus.view(), &options).unwrap();
+        if similarity == Similarity::Cosine {
+            assert_eq!(semantic_search(&queries.view(), &corpus.view(), 7), plain);
+        }
         for (got, want) in plain.iter().zip(want) {
             same(name, got, want, tolerance(name));
         }
-        let options = SearchOptions::default().similarity(similarity).top_k(7);
         for (queries_at_once, rows_at_once) in [(1, 1), (5, 7), (100, 64), (usize::MAX, usize::MAX)]
         {
             let options = options.query_chunk_size(queries_at_once).corpus_chunk_size(rows_at_once);
@@ -160,7 +163,8 @@ fn pair(a: &QuantizedView, i: usize, b: &QuantizedView, j: usize) -> i64 {
 #[test]
 fn finer_numbers_correct_the_first_stage() {
     let (queries, corpus, _) = inputs();
-    let exact = semantic_search_by(Similarity::Dot, &queries.view(), &corpus.view(), 4);
+    let exact = SearchOptions::default().similarity(Similarity::Dot).top_k(4);
+    let exact = semantic_search_with(&queries.view(), &corpus.view(), &exact).unwrap();
     let bits = quantize_binary(&corpus.view()).unwrap();
     let bits = QuantizedView::Binary(bits.view());
     let ranges = Ranges::calibrate(&corpus.view()).unwrap();
@@ -257,4 +261,39 @@ fn wrong_input_is_an_error() {
         let error = search(&queries, &corpus, options).unwrap_err();
         assert!(matches!(error, Error::NotFinite { what: "the corpus", row: 70 }), "{error}");
     }
+}
+
+/// Rows that have no columns are like nothing, so that no row of them is the best.
+#[test]
+fn rows_without_columns_are_an_error() {
+    #[track_caller]
+    fn no_columns(result: Result<Vec<Vec<Hit>>, Error>, whose: &str) {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Empty { .. }), "{error}");
+        assert_eq!(error.to_string(), format!("columns of the {whose}: there are none"));
+    }
+    let (none, bytes, codes) =
+        (Array2::<f32>::zeros((3, 0)), Array2::<u8>::zeros((3, 0)), Array2::<i8>::zeros((3, 0)));
+    let (row, byte) = (Array2::<f32>::zeros((1, 4)), Array2::<u8>::zeros((1, 4)));
+    for similarity in ["cosine", "dot", "euclidean", "manhattan"] {
+        let options = SearchOptions::default().similarity(similarity.parse().unwrap());
+        no_columns(semantic_search_with(&none.view(), &none.view(), &options), "corpus");
+        no_columns(semantic_search_with(&row.view(), &none.view(), &options), "corpus");
+        no_columns(semantic_search_with(&none.view(), &row.view(), &options), "queries");
+    }
+    let views = [
+        QuantizedView::Float32(none.view()),
+        QuantizedView::Int8(codes.view()),
+        QuantizedView::Uint8(bytes.view()),
+        QuantizedView::Binary(codes.view()),
+        QuantizedView::Ubinary(bytes.view()),
+    ];
+    let ranges = Ranges::new(Array2::zeros((2, 0))).unwrap();
+    let options = RescoreOptions::default().ranges(&ranges);
+    for view in &views {
+        no_columns(semantic_search_quantized(view, view, 2), "corpus");
+        no_columns(semantic_search_rescored(&none.view(), view, &options), "queries");
+    }
+    let wide = QuantizedView::Ubinary(byte.view());
+    no_columns(semantic_search_quantized(&views[4], &wide, 2), "queries");
 }

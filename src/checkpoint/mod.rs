@@ -39,11 +39,12 @@ const PREFIXES: [&str; 6] = ["", "mpnet.", "0.auto_model.", "0.model.", "model."
 
 /// The weight files of a model, mapped and their headers checked.
 ///
-/// ```no_run
+/// ```
 /// use mpnet::{Checkpoint, Config, model::Mpnet};
 ///
-/// let config = Config::from_json(std::fs::read("models/mpnet-base/config.json")?, "config.json")?;
-/// let checkpoint = Checkpoint::open("models/mpnet-base")?;
+/// # let directory = std::path::Path::new("tests/data/tiny");
+/// let config = Config::from_json(std::fs::read(directory.join("config.json"))?, "config.json")?;
+/// let checkpoint = Checkpoint::open(directory)?;
 /// let model = Mpnet::load(&checkpoint.encoder()?, &config)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

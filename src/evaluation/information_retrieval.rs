@@ -7,7 +7,7 @@ use ndarray::ArrayView2;
 use super::Metrics;
 use super::input::{Role, Texts, finite_rows, not_empty, same_length, same_width, wrong};
 use crate::error::{Result, at_least_one};
-use crate::search::semantic_search_by;
+use crate::search::{Chunks, search};
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;
 
@@ -188,7 +188,7 @@ impl InformationRetrievalEvaluator {
         finite_rows("queries", queries)?;
         finite_rows("corpus", corpus)?;
         let deepest = self.ks().into_iter().flat_map(|(_, ks)| ks).copied().max().unwrap_or(0);
-        let hits = semantic_search_by(similarity, queries, corpus, deepest);
+        let hits = search(similarity, queries, corpus, deepest, Chunks::default(), None);
         let ids = |hits: Vec<crate::search::Hit>| hits.iter().map(|hit| hit.corpus_id).collect();
         self.score_rankings(&hits.into_iter().map(ids).collect::<Vec<_>>(), relevant)
     }

@@ -36,7 +36,11 @@ pub(super) fn finite(input: &'static str, values: &[f64]) -> Result<()> {
     }
 }
 
+/// Fails for rows that have no columns, or a value that is infinite or not a number.
 pub(super) fn finite_rows(input: &'static str, rows: &ArrayView2<f32>) -> Result<()> {
+    if rows.nrows() > 0 && rows.ncols() == 0 {
+        return Err(wrong(input, "its rows have no columns".into()));
+    }
     match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
         None => Ok(()),
         Some(((row, _), x)) => Err(wrong(input, format!("row {row} has {x}"))),
@@ -64,7 +68,7 @@ pub(super) fn pairwise(
     same_width((b_name, b), (a_name, a))?;
     finite_rows(a_name, a)?;
     finite_rows(b_name, b)?;
-    Ok(similarity.pairwise(a, b).iter().map(|&score| f64::from(score)).collect())
+    Ok(similarity.pairwise(a, b)?.iter().map(|&score| f64::from(score)).collect())
 }
 
 /// Those asked for, or the only one of `default`.

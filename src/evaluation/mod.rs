@@ -29,7 +29,7 @@
 //! # Ok::<(), mpnet::Error>(())
 //! ```
 //!
-//! Wrong input (lengths that differ, a score that is not a number, an empty list) is [`Error::Input`](crate::Error::Input),
+//! Wrong input (lengths that differ, a score that is not a number, an empty list, rows without columns) is [`Error::Input`](crate::Error::Input),
 //! which names the argument; an impossible option is [`Error::Option`](crate::Error::Option).
 
 mod binary_classification;
@@ -78,6 +78,16 @@ pub use triplet::{TripletEvaluator, TripletMetrics, triplet_accuracy};
 /// ```
 pub trait Metrics {
     /// Each metric's name, as sentence-transformers or MTEB writes it (`ndcg@10`), and its value.
+    ///
+    /// ```
+    /// use mpnet::evaluation::{InformationRetrievalEvaluator, Metrics};
+    ///
+    /// let metrics = InformationRetrievalEvaluator::default().score_rankings(&[vec![1, 0]], &[vec![0]])?;
+    /// let entries = metrics.entries();
+    /// let (_, mrr) = entries.iter().find(|(name, _)| name == "mrr@10").unwrap();
+    /// assert_eq!(*mrr, 0.5);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     fn entries(&self) -> Vec<(String, f64)>;
 }
 

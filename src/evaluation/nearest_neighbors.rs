@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView2};
 use super::input::{finite_rows, wrong};
 use super::logistic_regression::classes_of;
 use crate::error::{Error, Result, at_least_one};
-use crate::search::semantic_search_by;
+use crate::search::{Chunks, search};
 use crate::similarity::Similarity;
 
 /// k nearest neighbours: the class that most of the `k` nearest labelled embeddings have.
@@ -112,8 +112,9 @@ impl<L: Clone> KNeighborsModel<L> {
         }
         finite_rows("embeddings", embeddings)?;
         let KNeighborsClassifier { n_neighbors, similarity } = self.options;
+        let labelled = self.embeddings.view();
         let neighbours =
-            semantic_search_by(similarity, embeddings, &self.embeddings.view(), n_neighbors);
+            search(similarity, embeddings, &labelled, n_neighbors, Chunks::default(), None);
         let class = |hits: &Vec<crate::search::Hit>| {
             let mut votes = vec![0; self.classes.len()];
             hits.iter().for_each(|hit| votes[self.targets[hit.corpus_id]] += 1);

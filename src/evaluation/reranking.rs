@@ -153,7 +153,7 @@ impl RerankingEvaluator {
             let middle = begin + sample.positive.len();
             let end = middle + sample.negative.len();
             let query = queries.slice(s![query..=query, ..]);
-            let found = self.similarity.all(&query, &documents.slice(s![begin..end, ..]));
+            let found = self.similarity.all(&query, &documents.slice(s![begin..end, ..]))?;
             let found: Vec<f64> = found.iter().map(|&score| f64::from(score)).collect();
             let (positive, negative) = found.split_at(middle - begin);
             scores.push(RerankingScores { positive: positive.into(), negative: negative.into() });

@@ -91,6 +91,11 @@ pub struct HubModel {
 
 impl HubModel {
     /// The model `repo`: `organisation/name`, or a name alone for one of sentence-transformers.
+    ///
+    /// ```
+    /// let model = mpnet::HubModel::new("sentence-transformers/all-mpnet-base-v2");
+    /// let the_same = mpnet::HubModel::new("all-mpnet-base-v2");
+    /// ```
     pub fn new(repo: impl Into<String>) -> Self {
         Self {
             repo: repo.into(),
@@ -105,18 +110,34 @@ impl HubModel {
     }
 
     /// A branch, a tag, or the hash of a commit; `main` unless set.
+    ///
+    /// ```
+    /// let model = mpnet::HubModel::new("all-mpnet-base-v2");
+    /// let model = model.revision("9a3225965996d404b775526de6dbfe85d3368642");
+    /// ```
     pub fn revision(mut self, revision: impl Into<String>) -> Self {
         self.revision = revision.into();
         self
     }
 
     /// The cache, instead of what the environment says: the directory in which `models--organisation--name` is.
+    ///
+    /// ```
+    /// # let cache = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/hub_cache.rs"));
+    /// let model = mpnet::HubModel::new("example/tiny").local_files_only(true).cache_dir(cache.path());
+    /// assert!(model.fetch()?.starts_with(cache.path()));
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     pub fn cache_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(directory.into());
         self
     }
 
     /// The hub, instead of what the environment says: `https://` or `http://`, a host, and perhaps a path.
+    ///
+    /// ```
+    /// let mirror = mpnet::HubModel::new("all-mpnet-base-v2").endpoint("https://hub.example.org/mirror");
+    /// ```
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
@@ -124,24 +145,49 @@ impl HubModel {
 
     /// The token for private and gated models, instead of what the environment says. It is sent to the hub's own address only,
     /// never to one that the hub redirects to.
+    ///
+    /// ```
+    /// let token = std::env::var("MY_HUB_TOKEN").unwrap_or_default();
+    /// let model = mpnet::HubModel::new("my-organisation/my-model").token(token);
+    /// ```
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Token::Given(token.into());
         self
     }
 
     /// Sends no token, whatever the environment says.
+    ///
+    /// ```
+    /// let model = mpnet::HubModel::new("all-mpnet-base-v2").no_token();
+    /// ```
     pub fn no_token(mut self) -> Self {
         self.token = Token::None;
         self
     }
 
     /// Whether only the cache is used, and nothing is asked of the hub.
+    ///
+    /// ```
+    /// # let cache = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/hub_cache.rs"));
+    /// use mpnet::{Error, HubModel};
+    ///
+    /// let local = |repo| HubModel::new(repo).cache_dir(cache.path()).local_files_only(true);
+    /// assert!(local("example/tiny").fetch().is_ok());
+    /// assert!(matches!(local("example/other").fetch(), Err(Error::Hub { .. }))); // never fetched
+    /// ```
     pub fn local_files_only(mut self, only: bool) -> Self {
         self.local_files_only = only;
         self
     }
 
     /// Calls `callback` now and then while a file is being fetched, at its beginning, and when it is there.
+    ///
+    /// ```
+    /// let model = mpnet::HubModel::new("all-mpnet-base-v2").progress(|done| match done.total {
+    ///     Some(total) => eprintln!("{}: {} of {total} bytes", done.file, done.bytes),
+    ///     None => eprintln!("{}: {} bytes", done.file, done.bytes),
+    /// });
+    /// ```
     pub fn progress(
         mut self,
         callback: impl Fn(&DownloadProgress) + Send + Sync + 'static,
@@ -151,6 +197,14 @@ impl HubModel {
     }
 
     /// Stops with [`Error::Cancelled`](crate::Error::Cancelled) when `token` is used; what was fetched is kept for a later call.
+    ///
+    /// ```
+    /// use mpnet::{CancellationToken, HubModel};
+    ///
+    /// let token = CancellationToken::new();
+    /// let model = HubModel::new("all-mpnet-base-v2").cancellation(&token);
+    /// token.cancel(); // from any thread, while another is in `model.fetch()`
+    /// ```
     pub fn cancellation(mut self, token: &CancellationToken) -> Self {
         self.cancellation = token.clone();
         self
@@ -159,6 +213,16 @@ impl HubModel {
     /// Fetches what the cache lacks, and returns the directory with the model's files, to load them from.
     ///
     /// The files are the cache's own: nobody may change them.
+    ///
+    /// ```
+    /// # let cache = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/hub_cache.rs"));
+    /// use mpnet::{HubModel, SentenceEncoder};
+    ///
+    /// let model = HubModel::new("example/tiny").cache_dir(cache.path()).local_files_only(true);
+    /// let encoder = SentenceEncoder::from_pretrained(model.fetch()?)?;
+    /// assert_eq!(encoder.dim(), 32);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -173,6 +237,15 @@ impl HubModel {
 }
 
 /// How far the transfer of a file has come.
+///
+/// ```
+/// use mpnet::{DownloadProgress, HubModel};
+///
+/// fn percent(done: &DownloadProgress) -> Option<u64> {
+///     Some(100 * done.bytes / done.total?.max(1))
+/// }
+/// let model = HubModel::new("all-mpnet-base-v2").progress(|done| eprintln!("{} {:?} %", done.file, percent(done)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DownloadProgress {

@@ -31,6 +31,12 @@ pub enum Precision {
 
 impl Precision {
     /// Every precision, the most exact first.
+    ///
+    /// ```
+    /// use mpnet::Precision;
+    ///
+    /// assert_eq!(Precision::ALL.map(Precision::name), ["f32", "bf16", "int8"]);
+    /// ```
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
     /// Its name, as `--precision` takes it.

@@ -9,7 +9,8 @@ use crate::error::{Error, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
-use crate::search::{Hit, finite};
+use crate::rows::{finite, has_columns};
+use crate::search::Hit;
 use crate::similarity::normalized;
 
 /// Options of [`community_detection`]. The default is the reference's: a cosine of 0.75, 10 members.
@@ -98,7 +99,7 @@ impl CommunityOptions {
 /// # Errors
 ///
 /// [`Error::Option`] if the threshold is not a number or a size is 0, [`Error::NotFinite`] for an embedding with a value that is
-/// infinite or not a number. No embeddings give no communities.
+/// infinite or not a number, [`Error::Empty`] for rows without columns. No embeddings give no communities.
 pub fn community_detection(
     embeddings: &ArrayView2<f32>,
     options: &CommunityOptions,
@@ -110,6 +111,7 @@ pub fn community_detection(
         let problem = "is not a number".to_owned();
         return Err(Error::Option { option: "threshold", problem });
     }
+    has_columns("columns of the embeddings", embeddings.dim())?;
     finite("the embeddings", embeddings)?;
     if embeddings.nrows() < min_community_size {
         return Ok(Vec::new());

@@ -3,7 +3,8 @@
 use ndarray::{ArrayView2, s};
 
 use crate::error::{Error, Result, at_least_one};
-use crate::search::{Chunks, Hit, finite, search};
+use crate::rows::{finite, has_columns, same_width};
+use crate::search::{Chunks, Hit, search};
 use crate::similarity::Similarity;
 
 /// Which of the candidates that remain become negatives.
@@ -254,7 +255,7 @@ impl HardNegatives {
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for a corpus without rows or a query without positives, [`Error::Width`] if the widths differ,
+/// [`Error::Empty`] for a corpus without rows, rows without columns or a query without positives, [`Error::Width`] if the widths differ,
 /// [`Error::NotFinite`] for a value that is infinite or not a number, [`Error::Option`] for positives that are not one list for each query or not
 /// rows of the corpus, `num_negatives` of 0, ranges that leave fewer candidates than that, or a limit that is not a number.
 pub fn mine_hard_negatives(
@@ -308,10 +309,9 @@ fn check(
     if corpus.nrows() == 0 {
         return Err(Error::Empty { what: "rows of the corpus" });
     }
-    if queries.ncols() != corpus.ncols() {
-        let (found, expected) = (queries.ncols(), corpus.ncols());
-        return Err(Error::Width { what: "the queries", found, expected });
-    }
+    has_columns("columns of the corpus", corpus.dim())?;
+    has_columns("columns of the queries", queries.dim())?;
+    same_width("the queries", queries.ncols(), corpus.ncols())?;
     let wrong = |problem| Err(Error::Option { option: "positives", problem });
     if positives.len() != queries.nrows() {
         return wrong(format!("{} lists for {} queries", positives.len(), queries.nrows()));

@@ -119,7 +119,7 @@ impl KMeans {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] for fewer rows than clusters, a component that is not finite, or initial centroids of another
+    /// [`Error::Input`] for fewer rows than clusters, rows without columns, a component that is not finite, or initial centroids of another
     /// shape than `[k, D]`; [`Error::Option`] if `n_clusters`, `n_init` or `max_iter` is 0, or `tol` is negative.
     pub fn fit(&self, embeddings: &ArrayView2<f32>) -> Result<Clustering> {
         check(embeddings, self.n_clusters, &self.init)?;
@@ -407,6 +407,9 @@ pub(super) fn not_negative(option: &'static str, value: f64) -> Result<()> {
 }
 
 fn finite(input: &'static str, rows: &ArrayView2<f32>) -> Result<()> {
+    if rows.nrows() > 0 && rows.ncols() == 0 {
+        return Err(Error::Input { input, problem: "its rows have no columns".into() });
+    }
     match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
         None => Ok(()),
         Some(((row, _), x)) => Err(Error::Input { input, problem: format!("row {row} has {x}") }),

@@ -92,7 +92,7 @@ impl MiniBatchKMeans {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, a component that is not finite, or initial
+    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a component that is not finite, or initial
     /// centroids of another shape than `[k, D]`; [`Error::Option`](crate::Error::Option) if `n_clusters`, `n_init`,
     /// `init_size`, `batch_size` or `max_iter` is 0, or `tol` or `reassignment_ratio` is negative.
     pub fn fit(&self, embeddings: &ArrayView2<f32>) -> Result<Clustering> {

@@ -3,7 +3,8 @@
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
 use crate::error::{Error, Result, at_least_one};
-use crate::search::{Hit, finite};
+use crate::rows::{finite, has_columns, same_width};
+use crate::search::Hit;
 use crate::similarity::cos_sim;
 
 /// Up to `top_k` rows of `documents` `[C, D]`, chosen one after another by maximal marginal relevance to `query` `[D]`:
@@ -36,7 +37,7 @@ use crate::similarity::cos_sim;
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for no documents, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a value that is infinite or not a
+/// [`Error::Empty`] for no documents, or documents without columns, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a value that is infinite or not a
 /// number, [`Error::Option`] if `top_k` is 0 or `lambda` is not between 0 and 1.
 pub fn mmr(
     query: &ArrayView1<f32>,
@@ -52,10 +53,8 @@ pub fn mmr(
     if documents.nrows() == 0 {
         return Err(Error::Empty { what: "documents" });
     }
-    if query.len() != documents.ncols() {
-        let (found, expected) = (query.len(), documents.ncols());
-        return Err(Error::Width { what: "the query", found, expected });
-    }
+    has_columns("columns of the documents", documents.dim())?;
+    same_width("the query", query.len(), documents.ncols())?;
     let query = query.insert_axis(Axis(0));
     finite("the query", &query)?;
     finite("the documents", documents)?;

@@ -6,6 +6,19 @@
 //! | which texts belong together? | [`community_detection`]; [`KMeans`] for a number of groups, [`MiniBatchKMeans`] for many texts |
 //! | which wrong answers look right? | [`mine_hard_negatives`] |
 //! | which few texts stand for all, or answer a query without repetition? | [`mmr`] |
+//!
+//! ```
+//! use mpnet::mining::{ParaphraseOptions, paraphrase_mining};
+//!
+//! # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+//! let texts = ["the day was long", "an old train", "The day was long!", "who was there?"];
+//! let embeddings = encoder.encode(&texts)?;
+//! let options = ParaphraseOptions::default().max_pairs(1);
+//! let best = paraphrase_mining(&embeddings.view(), &options)?[0];
+//! println!("{:.4} {:?} {:?}", best.score, texts[best.i], texts[best.j]);
+//! # assert_eq!((best.i, best.j), (0, 2));
+//! # Ok::<(), mpnet::Error>(())
+//! ```
 
 mod communities;
 mod hard_negatives;

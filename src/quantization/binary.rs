@@ -1,9 +1,10 @@
 //! `binary` and `ubinary`: one bit for each component.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
+use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::search::finite;
+use crate::rows::finite;
 
 /// A bit for each component of `embeddings` `[B, D]`, 1 if it is above 0: `[B, ⌈D/8⌉]`, the first in the highest bit of the first
 /// byte, the last byte filled up with 0, as numpy's `packbits`.
@@ -23,11 +24,12 @@ pub fn quantize_ubinary(embeddings: &ArrayView2<f32>) -> Result<Array2<u8>> {
     finite("the embeddings", embeddings)?;
     let (rows, d) = embeddings.dim();
     let mut out = Array2::zeros((rows, d.div_ceil(8)));
-    for (mut out, row) in out.rows_mut().into_iter().zip(embeddings.rows()) {
+    let rows = embeddings.axis_iter(Axis(0)).into_par_iter();
+    out.axis_iter_mut(Axis(0)).into_par_iter().zip(rows).for_each(|(mut out, row)| {
         for (k, &x) in row.iter().enumerate() {
             out[k / 8] |= u8::from(x > 0.0) << (7 - k % 8);
         }
-    }
+    });
     Ok(out)
 }
 

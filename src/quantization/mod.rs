@@ -31,6 +31,7 @@ mod scalar;
 use ndarray::{Array2, ArrayView2};
 
 use crate::error::Result;
+use crate::rows::finite;
 
 pub use binary::{quantize_binary, quantize_ubinary};
 pub use precision::EmbeddingPrecision;
@@ -203,7 +204,10 @@ pub fn quantize_embeddings(
         (_, ranges) => ranges,
     };
     Ok(match (precision, ranges) {
-        (EmbeddingPrecision::Float32, _) => QuantizedEmbeddings::Float32(embeddings.to_owned()),
+        (EmbeddingPrecision::Float32, _) => {
+            finite("the embeddings", embeddings)?;
+            QuantizedEmbeddings::Float32(embeddings.to_owned())
+        }
         (EmbeddingPrecision::Binary, _) => {
             QuantizedEmbeddings::Binary(quantize_binary(embeddings)?)
         }

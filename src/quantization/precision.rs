@@ -31,6 +31,13 @@ pub enum EmbeddingPrecision {
 
 impl EmbeddingPrecision {
     /// Every precision.
+    ///
+    /// ```
+    /// use mpnet::quantization::EmbeddingPrecision;
+    ///
+    /// let names = EmbeddingPrecision::ALL.map(EmbeddingPrecision::name);
+    /// assert_eq!(names, ["float32", "int8", "uint8", "binary", "ubinary"]);
+    /// ```
     pub const ALL: [Self; 5] =
         [Self::Float32, Self::Int8, Self::Uint8, Self::Binary, Self::Ubinary];
 

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-use crate::search::finite;
+use crate::rows::finite;
 
 /// The smallest and the largest value of each dimension, `[2, D]`, as the reference's `ranges`.
 ///
@@ -44,8 +44,8 @@ impl Ranges {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if there are not two rows or a smallest value is above its largest, [`Error::NotFinite`] for a row with a
-    /// value that is infinite or not a number.
+    /// [`Error::Option`] if there are not two rows, a smallest value is above its largest, or the difference of the two is too large
+    /// for an `f32`; [`Error::NotFinite`] for a row with a value that is infinite or not a number.
     pub fn new(ranges: Array2<f32>) -> Result<Self> {
         let wrong = |problem| Err(Error::Option { option: TENSOR, problem });
         if ranges.nrows() != 2 {
@@ -55,6 +55,15 @@ impl Ranges {
         let pairs = ranges.row(0).into_iter().zip(ranges.row(1));
         if let Some((k, (low, high))) = pairs.enumerate().find(|(_, (low, high))| low > high) {
             return wrong(format!("of dimension {k} begin at {low}, above their end at {high}"));
+        }
+        let pairs = ranges.row(0).into_iter().zip(ranges.row(1));
+        let beyond = |low: f32, high: f32| !(255.0 * step(low, high) + low).is_finite();
+        if let Some((k, (low, high))) =
+            pairs.enumerate().find(|&(_, (&low, &high))| beyond(low, high))
+        {
+            return wrong(format!(
+                "of dimension {k} reach from {low:e} to {high:e}, which is wider than an f32 can say"
+            ));
         }
         Ok(Self(ranges))
     }
@@ -73,8 +82,8 @@ impl Ranges {
     ///
     /// # Errors
     ///
-    /// [`Error::Empty`] if there are none, [`Error::Option`] for a single one, of which every range would be empty,
-    /// [`Error::NotFinite`] for one with a value that is infinite or not a number.
+    /// [`Error::Empty`] if there are none, [`Error::Option`] for a single one, of which every range would be empty, and for values
+    /// of one dimension whose difference is too large for an `f32`, [`Error::NotFinite`] for one with a value that is infinite or not a number.
     pub fn calibrate(embeddings: &ArrayView2<f32>) -> Result<Self> {
         match embeddings.nrows() {
             0 => return Err(Error::Empty { what: "embeddings for calibration" }),
@@ -92,7 +101,7 @@ impl Ranges {
             low.row_mut(0).zip_mut_with(&row, |low, &x| *low = low.min(x));
             high.row_mut(0).zip_mut_with(&row, |high, &x| *high = high.max(x));
         }
-        Ok(Self(ranges))
+        Self::new(ranges)
     }
 
     /// `D`
@@ -124,10 +133,11 @@ impl Ranges {
 
     /// Writes them to a safetensors file, as the tensor `ranges`.
     ///
-    /// ```no_run
+    /// ```
     /// # let embeddings = mpnet::ndarray::Array2::<f32>::zeros((1000, 768));
+    /// # let corpus = tempfile::tempdir().unwrap();
     /// let ranges = mpnet::quantization::Ranges::calibrate(&embeddings.view())?;
-    /// ranges.save("corpus/ranges.safetensors")?;
+    /// ranges.save(corpus.path().join("ranges.safetensors"))?;
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
@@ -145,9 +155,14 @@ impl Ranges {
 
     /// Reads what [`save`](Self::save) wrote.
     ///
-    /// ```no_run
-    /// let ranges = mpnet::quantization::Ranges::load("corpus/ranges.safetensors")?;
-    /// println!("for embeddings of width {}", ranges.width());
+    /// ```
+    /// use mpnet::quantization::Ranges;
+    ///
+    /// # let corpus = tempfile::tempdir().unwrap();
+    /// # let file = corpus.path().join("ranges.safetensors");
+    /// # Ranges::new(mpnet::ndarray::Array2::zeros((2, 768)))?.save(&file)?;
+    /// let ranges = Ranges::load(&file)?;
+    /// assert_eq!(ranges.width(), 768); // for embeddings of this width
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
@@ -201,15 +216,20 @@ impl Ranges {
 
     /// The width of a bucket of each dimension; 1 where all values are the same.
     pub(super) fn steps(&self) -> Vec<f32> {
-        let step = |(low, high): (&f32, &f32)| match (high - low) / 255.0 {
-            0.0 => 1.0,
-            step => step,
-        };
-        self.0.row(0).into_iter().zip(self.0.row(1)).map(step).collect()
+        let pairs = self.0.row(0).into_iter().zip(self.0.row(1));
+        pairs.map(|(&low, &high)| step(low, high)).collect()
     }
 
     /// Where the buckets of each dimension begin.
     pub(super) fn starts(&self) -> Vec<f32> {
         self.0.row(0).to_vec()
+    }
+}
+
+/// The width of a bucket, of which there are 256 from `low` to `high`; 1 if these are the same.
+fn step(low: f32, high: f32) -> f32 {
+    match (high - low) / 255.0 {
+        0.0 => 1.0,
+        step => step,
     }
 }

@@ -1,10 +1,11 @@
 //! `int8` and `uint8`: one of 256 buckets for each component.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
+use rayon::prelude::*;
 
 use super::ranges::Ranges;
 use crate::error::Result;
-use crate::search::finite;
+use crate::rows::finite;
 
 /// The bucket of each component of `embeddings` `[B, D]`, from 0 to 255:
 ///
@@ -32,11 +33,12 @@ pub fn quantize_uint8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<A
     finite("the embeddings", embeddings)?;
     let (starts, steps) = (ranges.starts(), ranges.steps());
     let mut out = Array2::zeros(embeddings.dim());
-    for (out, row) in out.rows_mut().into_iter().zip(embeddings.rows()) {
+    let rows = embeddings.axis_iter(Axis(0)).into_par_iter();
+    out.axis_iter_mut(Axis(0)).into_par_iter().zip(rows).for_each(|(out, row)| {
         for (((out, &x), &start), &step) in out.into_iter().zip(row).zip(&starts).zip(&steps) {
             *out = ((x - start) / step).floor().clamp(0.0, 255.0) as u8;
         }
-    }
+    });
     Ok(out)
 }
 
@@ -77,9 +79,14 @@ pub fn quantize_int8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<Ar
 pub fn dequantize_uint8(embeddings: &ArrayView2<u8>, ranges: &Ranges) -> Result<Array2<f32>> {
     ranges.fit(embeddings.ncols())?;
     let (starts, steps) = (ranges.starts(), ranges.steps());
-    let dim = embeddings.dim();
-    let value = |(i, k)| f32::from(embeddings[[i, k]]) * steps[k] + starts[k];
-    Ok(Array2::from_shape_fn(dim, value))
+    let mut out = Array2::zeros(embeddings.dim());
+    let rows = embeddings.axis_iter(Axis(0)).into_par_iter();
+    out.axis_iter_mut(Axis(0)).into_par_iter().zip(rows).for_each(|(out, row)| {
+        for (((out, &bucket), &start), &step) in out.into_iter().zip(row).zip(&starts).zip(&steps) {
+            *out = f32::from(bucket) * step + start;
+        }
+    });
+    Ok(out)
 }
 
 /// As [`dequantize_uint8`], of what [`quantize_int8`] made.

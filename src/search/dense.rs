@@ -12,6 +12,7 @@ use super::top_k::{Hit, Scan};
 use crate::kernels::gemm::{PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Distance, Precision, inverse_norms, negative_distances};
+use crate::rows::first_not_finite;
 use crate::similarity::{SMALLEST_NORM, Similarity, normalized};
 
 /// Corpus rows packed at once: 768 KiB at a width of 768, in a second-level cache of 1 MiB. 64 and 128 rows were a fifth slower
@@ -110,16 +111,4 @@ fn score(
         Similarity::Euclidean => distances(Distance::Euclidean, scores),
         Similarity::Manhattan => distances(Distance::Manhattan, scores),
     }
-}
-
-/// The first row of `rows`, each `d` long, with a value that is infinite or not a number.
-pub(crate) fn first_not_finite(rows: &[f32], d: usize) -> Option<usize> {
-    const EXPONENT: u32 = 0x7F80_0000;
-    // Without a way out of the loop, so that it is done by vectors.
-    let any =
-        |row: &[f32]| row.iter().fold(false, |any, x| any | (x.to_bits() & EXPONENT == EXPONENT));
-    if !any(rows) {
-        return None;
-    }
-    rows.chunks_exact(d).position(any)
 }

@@ -2,12 +2,28 @@
 //!
 //! | corpus | function |
 //! |---|---|
-//! | `f32` | [`semantic_search`], [`semantic_search_by`], and [`semantic_search_with`], which checks its input |
+//! | `f32` | [`semantic_search`]; [`semantic_search_with`] takes options, and returns an error for what cannot be searched |
 //! | `int8`, `uint8`, bits | [`semantic_search_quantized`] |
 //! | the same, the best candidates scored again by finer numbers | [`semantic_search_rescored`] |
 //!
 //! All score the corpus in blocks, in parallel on the caller's rayon pool, so that memory does not grow with the number of
 //! queries times that of rows; neither blocks nor threads show in the result. Equal scores are ordered by ascending row.
+//!
+//! ```
+//! use mpnet::search::{SearchOptions, semantic_search_with};
+//!
+//! # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+//! let texts = ["The weather is lovely today.", "He drove to the stadium."];
+//! let corpus = encoder.encode_document(&texts)?;
+//! let queries = encoder.encode_query(&["Is it warm?"])?;
+//! let options = SearchOptions::default().similarity(encoder.similarity_fn()).top_k(2);
+//! let hits = semantic_search_with(&queries.view(), &corpus.view(), &options)?;
+//! for hit in &hits[0] {
+//!     println!("{:.4} {}", hit.score, texts[hit.corpus_id]);
+//! }
+//! # assert_eq!(hits[0].len(), 2);
+//! # Ok::<(), mpnet::Error>(())
+//! ```
 
 mod dense;
 mod options;
@@ -25,13 +41,13 @@ pub use rescore::{Rescore, RescoreOptions, semantic_search_rescored};
 pub use top_k::Hit;
 
 pub(crate) use dense::{Chunks, search};
-pub(crate) use options::finite;
 
 /// For each query the `top_k` rows of `corpus` with the largest cosine, best first; equal scores by ascending row. Fewer
 /// if the corpus is smaller.
 ///
 /// `queries`: `[Q, D]`, `corpus`: `[C, D]`; rows need not have length 1. A row whose score is not a number comes last. To be told
-/// of such rows, and of other input that makes no sense, use [`semantic_search_with`].
+/// of such rows, and of other input that makes no sense, use [`semantic_search_with`], which searches by other similarities than
+/// the cosine, too.
 ///
 /// ```
 /// use mpnet::{ndarray::arr2, search::semantic_search};
@@ -45,41 +61,15 @@ pub(crate) use options::finite;
 ///
 /// # Panics
 ///
-/// If the widths differ.
+/// If the widths differ, where [`semantic_search_with`] returns an error.
 #[must_use]
 pub fn semantic_search(
     queries: &ArrayView2<f32>,
     corpus: &ArrayView2<f32>,
     top_k: usize,
 ) -> Vec<Vec<Hit>> {
-    semantic_search_by(Similarity::Cosine, queries, corpus, top_k)
-}
-
-/// As [`semantic_search`], by another similarity than the cosine:
-/// [`SentenceEncoder::similarity_fn`](crate::SentenceEncoder::similarity_fn) says which one a model was trained for.
-///
-/// ```
-/// use mpnet::{Similarity, ndarray::arr2, search::semantic_search_by};
-///
-/// let corpus = arr2(&[[1.0_f32, 0.0], [5.0, 5.0]]);
-/// let query = arr2(&[[1.0_f32, 0.5]]);
-/// let by = |similarity| semantic_search_by(similarity, &query.view(), &corpus.view(), 1)[0][0];
-/// assert_eq!((by(Similarity::Dot).corpus_id, by(Similarity::Dot).score), (1, 7.5));
-/// assert_eq!((by(Similarity::Euclidean).corpus_id, by(Similarity::Euclidean).score), (0, -0.5));
-/// ```
-///
-/// # Panics
-///
-/// If the widths differ.
-#[must_use]
-pub fn semantic_search_by(
-    similarity: Similarity,
-    queries: &ArrayView2<f32>,
-    corpus: &ArrayView2<f32>,
-    top_k: usize,
-) -> Vec<Vec<Hit>> {
     assert_eq!(queries.ncols(), corpus.ncols(), "semantic_search: the widths differ");
-    search(similarity, queries, corpus, top_k, Chunks::default(), None)
+    search(Similarity::Cosine, queries, corpus, top_k, Chunks::default(), None)
 }
 
 #[cfg(test)]
@@ -133,8 +123,9 @@ mod tests {
         for similarity in
             [Similarity::Cosine, Similarity::Dot, Similarity::Euclidean, Similarity::Manhattan]
         {
-            let hits = semantic_search_by(similarity, &queries.view(), &corpus.view(), 1);
-            let scores = similarity.all(&queries.view(), &corpus.view());
+            let options = SearchOptions::default().similarity(similarity).top_k(1);
+            let hits = semantic_search_with(&queries.view(), &corpus.view(), &options).unwrap();
+            let scores = similarity.all(&queries.view(), &corpus.view()).unwrap();
             for (hits, scores) in hits.iter().zip(scores.rows()) {
                 let best = scores.fold(f32::MIN, |max, &x| max.max(x));
                 assert!((hits[0].score - best).abs() < 1e-6, "{similarity:?}");

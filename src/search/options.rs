@@ -4,9 +4,10 @@ use std::sync::atomic::AtomicUsize;
 
 use ndarray::ArrayView2;
 
-use super::dense::{self, Chunks, first_not_finite};
+use super::dense::{self, Chunks};
 use super::top_k::Hit;
 use crate::error::{Error, Result, at_least_one};
+use crate::rows::{finite, has_columns, same_width};
 use crate::similarity::Similarity;
 
 /// Options of [`semantic_search_with`]. The default: the 10 best by cosine.
@@ -108,7 +109,7 @@ impl SearchOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for a corpus without rows, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row of either that
+/// [`Error::Empty`] for a corpus without rows, or rows without columns, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row of either that
 /// has a value that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
 pub fn semantic_search_with(
     queries: &ArrayView2<f32>,
@@ -119,10 +120,9 @@ pub fn semantic_search_with(
     if corpus.nrows() == 0 {
         return Err(Error::Empty { what: "rows of the corpus" });
     }
-    if queries.ncols() != corpus.ncols() {
-        let (found, expected) = (queries.ncols(), corpus.ncols());
-        return Err(Error::Width { what: "the queries", found, expected });
-    }
+    has_columns("columns of the corpus", corpus.dim())?;
+    has_columns("columns of the queries", queries.dim())?;
+    same_width("the queries", queries.ncols(), corpus.ncols())?;
     finite("the queries", queries)?;
     let first = AtomicUsize::new(usize::MAX);
     let SearchOptions { similarity, top_k, chunks } = *options;
@@ -132,14 +132,4 @@ pub fn semantic_search_with(
         row => return Err(Error::NotFinite { what: "the corpus", row }),
     }
     Ok(hits)
-}
-
-/// Fails with the first row that has a value that is infinite or not a number.
-pub(crate) fn finite(what: &'static str, embeddings: &ArrayView2<f32>) -> Result<()> {
-    let rows = embeddings.as_standard_layout();
-    let flat = rows.as_slice().expect("a standard layout is contiguous");
-    match first_not_finite(flat, embeddings.ncols()) {
-        Some(row) => Err(Error::NotFinite { what, row }),
-        None => Ok(()),
-    }
 }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, at_least_one};
 use crate::kernels::isa::Isa;
 use crate::kernels::{HAMMING_ROWS, integer_dots, negative_hamming};
 use crate::quantization::QuantizedView;
+use crate::rows::{has_columns, same_width};
 
 /// Queries for which the corpus is read at once, and rows that one task scores at most.
 const QUERIES: usize = 256;
@@ -44,7 +45,7 @@ const WIDEST: usize = i32::MAX as usize / (255 * 255);
 /// # Errors
 ///
 /// [`Error::Option`] if the precisions differ, `top_k` is 0 or rows of integers are wider than 33 025, [`Error::Empty`] for a corpus without
-/// rows, [`Error::Width`] if the numbers of columns differ, [`Error::NotFinite`] for `float32` with a value that is infinite or not a
+/// rows, or rows without columns, [`Error::Width`] if the numbers of columns differ, [`Error::NotFinite`] for `float32` with a value that is infinite or not a
 /// number.
 pub fn semantic_search_quantized(
     queries: &QuantizedView,
@@ -52,18 +53,17 @@ pub fn semantic_search_quantized(
     top_k: usize,
 ) -> Result<Vec<Vec<Hit>>> {
     at_least_one("top_k", top_k)?;
-    let ((rows, expected), (_, found)) = (corpus.dim(), queries.dim());
     if queries.precision() != corpus.precision() {
         let problem =
             format!("queries are {}, the corpus is {}", queries.precision(), corpus.precision());
         return Err(Error::Option { option: "precision", problem });
     }
-    if rows == 0 {
+    if corpus.dim().0 == 0 {
         return Err(Error::Empty { what: "rows of the corpus" });
     }
-    if found != expected {
-        return Err(Error::Width { what: "the queries", found, expected });
-    }
+    has_columns("columns of the corpus", corpus.dim())?;
+    has_columns("columns of the queries", queries.dim())?;
+    same_width("the queries", queries.dim().1, corpus.dim().1)?;
     use QuantizedView::{Binary, Float32, Int8, Ubinary, Uint8};
     match (queries, corpus) {
         (Float32(queries), Float32(corpus)) => {
@@ -93,9 +93,8 @@ fn by_dot<T: Copy + Sync + Into<i16>>(
     let isa = Isa::current();
     let search = |queries: ArrayView2<T>| {
         let queries = widened(&queries);
-        let count = queries.len().checked_div(d);
         let scan = Scan {
-            queries: count.unwrap_or(0),
+            queries: queries.len() / d,
             rows: corpus.nrows(),
             top_k,
             chunk: CHUNK,
@@ -112,9 +111,6 @@ fn by_dot<T: Copy + Sync + Into<i16>>(
             }
         })
     };
-    if d == 0 {
-        return Err(Error::Empty { what: "columns of the corpus" });
-    }
     Ok(queries.axis_chunks_iter(Axis(0), QUERIES).flat_map(search).collect())
 }
 

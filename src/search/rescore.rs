@@ -3,7 +3,6 @@
 use ndarray::{Array1, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
-use super::options::finite;
 use super::quantized::semantic_search_quantized;
 use super::top_k::{Hit, keep_best};
 use crate::error::{Error, Result, at_least_one};
@@ -11,6 +10,7 @@ use crate::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, bit, dequantize_int8, dequantize_uint8,
     quantize_embeddings,
 };
+use crate::rows::{finite, has_columns, same_width};
 
 /// By what candidates are scored again: by the dot product of the `f32` query with this.
 ///
@@ -134,7 +134,7 @@ impl<'a> RescoreOptions<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`Error::Empty`] for a corpus without rows; [`Error::Width`] if
+/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`Error::Empty`] for a corpus without rows, or rows without columns; [`Error::Width`] if
 /// queries, corpus, ranges or the finer corpus do not fit together; [`Error::NotFinite`] for embeddings with a value that is
 /// infinite or not a number.
 pub fn semantic_search_rescored(
@@ -145,6 +145,7 @@ pub fn semantic_search_rescored(
     let &RescoreOptions { top_k, multiplier, ranges, ref rescore } = options;
     at_least_one("top_k", top_k)?;
     at_least_one("rescore_multiplier", multiplier)?;
+    has_columns("columns of the queries", queries.dim())?;
     finite("the queries", queries)?;
     let precision = corpus.precision();
     if ranges.is_none() && matches!(precision, EmbeddingPrecision::Int8 | EmbeddingPrecision::Uint8)
@@ -212,9 +213,7 @@ impl<'a> Finer<'a> {
             Self::Binary(rows, _) => (rows.nrows(), rows.ncols(), width.div_ceil(8)),
             Self::Ubinary(rows, _) => (rows.nrows(), rows.ncols(), width.div_ceil(8)),
         };
-        if found != expected {
-            return Err(Error::Width { what: "the embeddings to rescore by", found, expected });
-        }
+        same_width("the embeddings to rescore by", found, expected)?;
         if rows != corpus.dim().0 {
             let problem = format!("has {rows} rows, the corpus {}", corpus.dim().0);
             return Err(Error::Option { option: "rescore", problem });

@@ -225,12 +225,13 @@ impl<'a> SentenceEncoderBuilder<'a> {
     ///
     /// [`build`](Self::build) fails with [`Error::Io`] if the file cannot be read or, when it has to be, written.
     ///
-    /// ```no_run
+    /// ```
     /// use mpnet::SentenceEncoder;
     ///
-    /// let encoder = SentenceEncoder::builder("models/all-mpnet-base-v2")
-    ///     .packed_cache("/var/cache/search/mpnet-packed.bin")
-    ///     .build()?;
+    /// # let (directory, model) = (tempfile::tempdir().unwrap(), "tests/data/tiny");
+    /// let file = directory.path().join("mpnet-packed.bin"); // where it can stay: /var/cache/…
+    /// let encoder = SentenceEncoder::builder(model).packed_cache(&file).build()?;
+    /// assert!(file.is_file());
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     pub fn packed_cache(mut self, file: impl Into<PathBuf>) -> Self {

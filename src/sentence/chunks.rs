@@ -53,6 +53,9 @@ pub struct Chunk {
     pub chars: Range<usize>,
     /// Tokens that its embedding is made of.
     pub tokens: usize,
+    /// Tokens of it that were cut off with the end of the text, under [`Overflow::Truncate`](super::Overflow::Truncate): above 0, its
+    /// embedding is that of its beginning.
+    pub dropped: usize,
 }
 
 impl SentenceEncoder {
@@ -67,21 +70,22 @@ impl SentenceEncoder {
     ///
     /// Source: Günther et al. 2024, "Late Chunking", <https://arxiv.org/abs/2409.04701>.
     ///
-    /// ```no_run
-    /// use mpnet::{EncodeOptions, Overflow, SentenceEncoder, split};
+    /// ```
+    /// use mpnet::{EncodeOptions, Overflow, split};
     ///
-    /// let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
     /// let text = "Berlin is the capital of Germany. The city has 3.8 million inhabitants.";
-    /// let options = EncodeOptions::default().overflow(Overflow::Window { stride: 64 });
+    /// let options = EncodeOptions::default().overflow(Overflow::Window { stride: 16 });
     /// let chunks = encoder.encode_chunks(text, &split::sentences(text), &options)?;
-    /// assert_eq!(chunks.embeddings.dim(), (2, 768));
+    /// assert_eq!(chunks.embeddings.dim(), (2, encoder.dim()));
+    /// assert!(chunks.chunks.iter().all(|chunk| chunk.dropped == 0)); // under `Truncate` it may be more
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
     /// As [`encode_with`](Self::encode_with); [`Error::Chunk`] if a chunk is not a range of `text`, or no token of it was
-    /// kept; [`Error::Option`] if the model pools by the first or the last token, which leaves nothing to chunk.
+    /// kept (of one that was cut in half, [`Chunk::dropped`] tells); [`Error::Option`] if the model pools by the first or the last token, which leaves nothing to chunk.
     pub fn encode_chunks(
         &self,
         text: &str,
@@ -115,8 +119,13 @@ impl SentenceEncoder {
         options: &EncodeOptions,
     ) -> Result<ChunkEmbeddings> {
         let windows: Result<Vec<_>> = self.tokens(&[text], plan, options)?.into_iter().collect();
+        let windows = windows?;
         let mut meter = Meter::new(Some(1), options.progress.clone());
-        let hidden = self.hidden_states(&windows?, plan, options, &mut meter)?.swap_remove(0);
+        let hidden = self.hidden_states(&windows, plan, options, &mut meter)?.swap_remove(0);
+        // In bytes of the text, as chunks are.
+        let dropped_at = windows.iter().flat_map(|text| &text.dropped_at);
+        let dropped_at: Vec<usize> =
+            dropped_at.filter_map(|byte| byte.checked_sub(plan.prompt.len())).collect();
         // Where the tokens of the text begin, as (byte, row); in both, they are in order.
         let starts: Vec<(usize, usize)> = hidden
             .offsets
@@ -145,7 +154,9 @@ impl SentenceEncoder {
                 return Err(Error::Chunk { chunk, problem });
             };
             self.pooling.pool(hidden.embeddings.view(), *from..from + tokens.len(), out.view_mut());
-            described.push(Chunk { bytes: bytes.clone(), chars, tokens: tokens.len() });
+            let before = |end: usize| dropped_at.partition_point(|&byte| byte < end);
+            let dropped = before(bytes.end) - before(bytes.start);
+            described.push(Chunk { bytes: bytes.clone(), chars, tokens: tokens.len(), dropped });
         }
         Ok(ChunkEmbeddings {
             embeddings: self.finish(pooled, plan.dim, options.normalize),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
@@ -46,12 +46,13 @@ use progress::Meter;
 /// pool that the caller is in (`pool.install(|| encoder.encode(&texts))`), the global one otherwise. A text's embedding
 /// is the same to the last bit whatever else is in the call, in whatever order, on however many threads.
 ///
-/// ```no_run
+/// ```
 /// use mpnet::SentenceEncoder;
 ///
-/// let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
+/// # let directory = "tests/data/tiny";
+/// let encoder = SentenceEncoder::from_pretrained(directory)?; // "models/all-mpnet-base-v2", say
 /// let embeddings = encoder.encode(&["A man is eating food.", "Someone has a meal."])?;
-/// assert_eq!(embeddings.dim(), (2, 768));
+/// assert_eq!(embeddings.dim(), (2, encoder.dim()));
 /// # Ok::<(), mpnet::Error>(())
 /// ```
 #[derive(Debug)]
@@ -156,7 +157,7 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenize`] or [`Error::TokenId`] if the tokenizer fails, which a tokenizer that fits its model does not.
+    /// [`Error::Tokenize`](crate::Error::Tokenize) or [`Error::TokenId`](crate::Error::TokenId) if the tokenizer fails, which a tokenizer that fits its model does not.
     pub fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Array2<f32>> {
         self.encode_with(texts, &EncodeOptions::default()).map(|report| self.warn_if_cut(report))
     }
@@ -290,8 +291,8 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode); [`Error::TooLong`] under [`Overflow::Error`]; [`Error::Cancelled`];
-    /// [`Error::Option`] if the model has no prompt of the name asked for, `truncate_dim` is not from 1 to the embedding's
+    /// As [`encode`](Self::encode); [`Error::TooLong`](crate::Error::TooLong) under [`Overflow::Error`]; [`Error::Cancelled`](crate::Error::Cancelled);
+    /// [`Error::Option`](crate::Error::Option) if the model has no prompt of the name asked for, `truncate_dim` is not from 1 to the embedding's
     /// width, `stride` leaves no room for another window, or `tokens_per_batch` is 0.
     pub fn encode_with<S: AsRef<str> + Sync>(
         &self,
@@ -325,16 +326,15 @@ impl SentenceEncoder {
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
     /// let embeddings = encoder.encode(&["a long day at home", "the day was long", "an old train"])?;
-    /// let scores = encoder.similarity(&embeddings.view(), &embeddings.view());
+    /// let scores = encoder.similarity(&embeddings.view(), &embeddings.view())?;
     /// assert_eq!(scores.dim(), (3, 3));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the widths differ.
-    #[must_use]
-    pub fn similarity(&self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+    /// As [`Similarity::all`].
+    pub fn similarity(&self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<Array2<f32>> {
         self.settings.similarity.all(a, b)
     }
 
@@ -353,17 +353,13 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if the shapes differ.
+    /// As [`Similarity::pairwise`].
     pub fn similarity_pairwise(
         &self,
         a: &ArrayView2<f32>,
         b: &ArrayView2<f32>,
     ) -> Result<Array1<f32>> {
-        if a.dim() != b.dim() {
-            let problem = format!("has shape {:?}, the first argument {:?}", b.dim(), a.dim());
-            return Err(Error::Option { option: "b", problem });
-        }
-        Ok(self.settings.similarity.pairwise(a, b))
+        self.settings.similarity.pairwise(a, b)
     }
 
     /// Width of an embedding, `D`.

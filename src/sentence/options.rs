@@ -330,6 +330,12 @@ impl EncodeReport {
 /// ```
 pub trait Embeddings {
     /// A vector for each text.
+    ///
+    /// ```
+    /// use mpnet::{Embeddings, ndarray::arr2};
+    ///
+    /// assert_eq!(arr2(&[[1.0_f32, 2.0], [3.0, 4.0]]).to_vecs(), [[1.0, 2.0], [3.0, 4.0]]);
+    /// ```
     fn to_vecs(&self) -> Vec<Vec<f32>>;
 
     /// All rows one after another, `B · D` numbers; nothing is copied.

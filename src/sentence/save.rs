@@ -26,11 +26,14 @@ impl SentenceEncoder {
     ///
     /// `directory` appears when it is complete, or not at all. It must not be there before, or be empty.
     ///
-    /// ```no_run
+    /// ```
     /// use mpnet::{SentenceEncoder, WeightDtype};
     ///
-    /// let encoder = SentenceEncoder::builder("models/all-mpnet-base-v2").max_seq_length(256).build()?;
-    /// encoder.save_pretrained("models/half-the-size", WeightDtype::F16)?;
+    /// # let (models, directory) = (tempfile::tempdir().unwrap(), "tests/data/tiny");
+    /// let encoder = SentenceEncoder::builder(directory).max_seq_length(32).build()?;
+    /// let saved = models.path().join("half-the-size");
+    /// encoder.save_pretrained(&saved, WeightDtype::F16)?;
+    /// assert_eq!(SentenceEncoder::from_pretrained(&saved)?.max_seq_length(), 32);
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
@@ -54,17 +57,20 @@ impl SentenceEncoder {
     /// As [`save_pretrained`](Self::save_pretrained), for an encoder that was loaded from files in memory: with `files`, the
     /// same again.
     ///
-    /// ```no_run
+    /// ```
     /// use mpnet::{ModelFiles, SentenceEncoder, WeightDtype};
     ///
-    /// let (weights, config, tokenizer): (Vec<u8>, Vec<u8>, Vec<u8>) = Default::default(); // from somewhere
+    /// # let models = tempfile::tempdir().unwrap();
+    /// # let read = |name: &str| std::fs::read(std::path::Path::new("tests/data/tiny").join(name)).unwrap();
+    /// # let (weights, config, tokenizer) = (read("model.safetensors"), read("config.json"), read("tokenizer.json"));
+    /// // `weights`, `config`, `tokenizer`: bytes, from somewhere
     /// let files = ModelFiles::in_memory([
     ///     ("model.safetensors", &*weights),
     ///     ("config.json", &*config),
     ///     ("tokenizer.json", &*tokenizer),
     /// ]);
     /// let encoder = SentenceEncoder::from_pretrained(files.clone())?;
-    /// encoder.save_pretrained_from(files, "models/saved", WeightDtype::F16)?;
+    /// encoder.save_pretrained_from(files, models.path().join("saved"), WeightDtype::F16)?;
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///

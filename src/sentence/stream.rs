@@ -61,12 +61,13 @@ impl SentenceEncoder {
     /// [`EncodeOptions::tokens_per_batch`] says how much that is. Nothing else is held. A text with an error has it in
     /// its place, and those after it go on; only [`Error::Cancelled`] is the last item.
     ///
-    /// ```no_run
-    /// use std::io::{self, BufRead};
-    /// use mpnet::{EncodeOptions, SentenceEncoder};
+    /// ```
+    /// use std::io::BufRead;
+    /// use mpnet::EncodeOptions;
     ///
-    /// let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
-    /// let lines = io::stdin().lock().lines().map_while(Result::ok);
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// # let file = std::io::Cursor::new("how are you\nan old train");
+    /// let lines = file.lines().map_while(Result::ok); // of a file that is read as texts are needed
     /// for text in encoder.encode_iter(lines, &EncodeOptions::default())? {
     ///     println!("{}", text?.embedding);
     /// }

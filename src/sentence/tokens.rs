@@ -39,13 +39,12 @@ pub struct TokenEmbeddings {
 impl TokenEmbeddings {
     /// [`offsets`](Self::offsets) in characters, as Python counts them, of the same `text`.
     ///
-    /// ```no_run
-    /// # use mpnet::{EncodeOptions, SentenceEncoder};
-    /// # let encoder = SentenceEncoder::from_pretrained("models/all-mpnet-base-v2")?;
-    /// let text = "Zürich is a city";
-    /// let tokens = encoder.encode_tokens(&[text], &EncodeOptions::default())?;
-    /// assert_eq!(tokens[0].offsets[1], Some(0..7)); // <s> is token 0, and ü is two bytes
-    /// assert_eq!(tokens[0].char_offsets(text)[1], Some(0..6));
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// let text = "– how are you";
+    /// let tokens = &encoder.encode_tokens(&[text], &Default::default())?[0];
+    /// assert_eq!(tokens.offsets[2], Some(4..7)); // "how": <s> is token 0, and the dash is three bytes
+    /// assert_eq!(tokens.char_offsets(text)[2], Some(2..5));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     #[must_use]

@@ -37,6 +37,8 @@ pub(crate) struct Windows {
     pub(crate) windows: Vec<Window>,
     /// Pieces of the text that are in no window.
     pub(crate) dropped: usize,
+    /// `[dropped]`: the bytes at which they begin, in order. Empty if offsets were not asked for.
+    pub(crate) dropped_at: Vec<usize>,
 }
 
 /// A stretch of a text with special tokens, and the prompt, around it.
@@ -99,11 +101,14 @@ impl Tokenizer {
         };
         let pieces = pieces.map_err(failed)?;
         let total = pieces.len();
-        let mut dropped = 0;
+        let (mut dropped, mut dropped_at) = (0, Vec::new());
         let windows = match fit.excess {
             _ if total <= room => vec![self.window(pieces, 0, 0..total, fit.offsets)],
             Excess::Cut => {
                 dropped = total - room;
+                if fit.offsets {
+                    dropped_at = pieces.get_offsets()[room..].iter().map(|bytes| bytes.0).collect();
+                }
                 vec![self.window(part(&pieces, 0, 0..room), 0, 0..room, fit.offsets)]
             }
             Excess::Windows { stride, prompt } => {
@@ -113,7 +118,7 @@ impl Tokenizer {
             }
         };
         let windows: Result<Vec<Window>, _> = windows.into_iter().collect();
-        Ok(Windows { windows: windows.map_err(failed)?, dropped })
+        Ok(Windows { windows: windows.map_err(failed)?, dropped, dropped_at })
     }
 
     /// How many pieces `content` has.
@@ -217,7 +222,7 @@ mod tests {
                 pieces,
             };
             let windows = steps(1..40, 6, stride).map(window).collect();
-            let windows = Windows { windows, dropped: 0 };
+            let windows = Windows { windows, dropped: 0, dropped_at: Vec::new() };
             let mut pieces = Vec::new();
             let all = windows.windows.iter().zip(windows.kept());
             for (window, kept) in all {

@@ -59,6 +59,19 @@ CLASSES = {
     "question_answering": "MPNetForQuestionAnswering",
     "multiple_choice": "MPNetForMultipleChoice",
 }
+IDENTITY, SIGMOID = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"
+# How the activation of a cross-encoder is said: by sentence-transformers before 4, before 6, and now.
+SAVED_ACTIVATIONS = [
+    ("reranker", {"sbert_ce_default_activation_function": IDENTITY}, None),
+    ("reranker", {"sentence_transformers": {"activation_fn": IDENTITY, "version": "5.1.0"}}, None),
+    ("reranker", {"sentence_transformers": {"activation_fn": "torch.nn.Identity"}}, None),
+    ("reranker", {"sentence_transformers": {"activation_fn": SIGMOID}, "sbert_ce_default_activation_function": IDENTITY}, None),
+    ("reranker", {}, torch.nn.Identity()),
+    ("reranker", {"sentence_transformers": {"activation_fn": SIGMOID}}, torch.nn.Identity()),
+    ("sequence_classification", {"sentence_transformers": {"activation_fn": IDENTITY}}, None),
+    ("sequence_classification", {"sentence_transformers": {"activation_fn": "torch.nn.Sigmoid"}}, None),
+    ("sequence_classification", {"problem_type": "regression"}, torch.nn.Sigmoid()),
+]
 QA_IDS = [[0, 230, 226, 119, 2, 2, 102, 103, 101, 98, 257, 25, 2], [0, 42, 2, 2, 98, 2]]
 CHOICES = ("Most of the people in it were", ["still half asleep.", "in the river", "at home, and the doors opened again", ""])
 
@@ -184,7 +197,25 @@ def cross_encoder():
             query, documents = PAIRS[0][0], [document for _, document in PAIRS]
             out[name] |= {"query": query, "documents": documents}
             out[name]["rank"] = [[hit["corpus_id"], float(hit["score"])] for hit in model.rank(query, documents)]
+    out["saved"] = [saved_with(*case) for case in SAVED_ACTIVATIONS]
     return out
+
+
+def saved_with(name, config, activation):
+    """What the class answers from a directory whose config.json has the fields `config`, saved with `activation` if there is one."""
+    with tempfile.TemporaryDirectory() as directory:
+        source, saved = Path(directory) / "source", Path(directory) / "saved"
+        source.mkdir()
+        assemble(source, name, architectures=[CLASSES[name]], **config)
+        kwargs = {"device": "cpu", "model_kwargs": {"attn_implementation": "eager"}}
+        out = {"head": name, "config": config}
+        if activation is not None:
+            CrossEncoder(str(source), activation_fn=activation, **kwargs).save_pretrained(str(saved))
+            # Saving takes the fields of earlier versions out of config.json.
+            write_json(saved / "config.json", read_json(saved / "config.json") | config)
+            out["activation_fn"] = read_json(saved / "config_sentence_transformers.json")["activation_fn"]
+        model = CrossEncoder(str(source if activation is None else saved), **kwargs).double().eval()
+    return out | {"predict": model.predict(PAIRS).tolist()}
 
 
 def token_classification():

@@ -13,6 +13,9 @@ use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::tokenizer::{SpecialTokens, Tokenizer, Tokens, model_max_length};
 
+/// sentence-transformers' own configuration, which a cross-encoder has.
+const SETTINGS: &str = "config_sentence_transformers.json";
+
 /// How a head and the encoder under it are loaded.
 ///
 /// ```
@@ -108,10 +111,14 @@ impl<'s, 'a> Source<'s, 'a> {
         files.check()?;
         let (name, isa) = ("config.json", options.isa.map_or_else(Isa::detect, Ok)?);
         let json = files.require(name)?;
+        let mut head_config = HeadConfig::from_json(&json, &files.label(name))?;
+        if let Some(settings) = files.read(SETTINGS)? {
+            head_config = head_config.with_settings(settings, &files.label(SETTINGS))?;
+        }
         Ok(Self {
             files,
             config: Config::from_json(&json, &files.label(name))?,
-            head_config: HeadConfig::from_json(&json, &files.label(name))?,
+            head_config,
             checkpoint: Checkpoint::from_files(files, "")?,
             isa,
             precision: options.precision,

@@ -1,4 +1,5 @@
-//! The fields of `config.json` that only heads read: labels, and what the head was trained for.
+//! The fields of `config.json` that only heads read: labels, what the head was trained for, and what a cross-encoder's logits go
+//! through.
 
 use std::collections::BTreeMap;
 
@@ -35,6 +36,16 @@ pub(super) struct HeadConfig {
     num_labels: usize,
     pub(super) problem_type: Option<ProblemType>,
     pub(super) tie_word_embeddings: bool,
+    pub(super) activation: Option<SavedActivation>,
+}
+
+/// What sentence-transformers has noted as a cross-encoder's activation, and where.
+#[derive(Debug, Clone)]
+pub(super) struct SavedActivation {
+    pub(super) file: String,
+    pub(super) field: &'static str,
+    /// The Python class.
+    pub(super) class: String,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +54,14 @@ struct Raw {
     num_labels: Option<usize>,
     problem_type: Option<String>,
     tie_word_embeddings: Option<bool>,
+    sentence_transformers: Option<SentenceTransformers>,
+    sbert_ce_default_activation_function: Option<String>,
+}
+
+/// What sentence-transformers says of a cross-encoder: in `config_sentence_transformers.json`, before version 6 in `config.json`.
+#[derive(Deserialize)]
+struct SentenceTransformers {
+    activation_fn: Option<String>,
 }
 
 impl HeadConfig {
@@ -69,14 +88,35 @@ impl HeadConfig {
                 return Err(wrong("problem_type", problem));
             }
         };
+        let saved = raw.sentence_transformers.and_then(|saved| saved.activation_fn);
+        let saved = saved.map(|class| ("sentence_transformers.activation_fn", class));
+        let older = raw.sbert_ce_default_activation_function;
+        let older = older.map(|class| ("sbert_ce_default_activation_function", class));
+        let activation = saved.or(older).map(|(field, class)| SavedActivation {
+            file: file.to_owned(),
+            field,
+            class,
+        });
         Ok(Self {
             file: file.to_owned(),
+            activation,
             // The reference lets the names decide, and has two labels if nothing is said.
             num_labels: id2label.as_ref().map_or(raw.num_labels.unwrap_or(2), Vec::len),
             id2label,
             problem_type,
             tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(true),
         })
+    }
+
+    /// With what `config_sentence_transformers.json` says, which counts before `config.json`.
+    pub(super) fn with_settings(mut self, json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
+        let settings: SentenceTransformers = serde_json::from_slice(json.as_ref())
+            .map_err(|source| Error::Json { file: file.to_owned(), source })?;
+        if let Some(class) = settings.activation_fn {
+            let (file, field) = (file.to_owned(), "activation_fn");
+            self.activation = Some(SavedActivation { file, field, class });
+        }
+        Ok(self)
     }
 
     /// What `load` reads for that number of labels, and their names. Weights that are right but for the number of their

@@ -21,10 +21,11 @@ use crate::nn::{LayerNorm, Linear};
 ///
 /// Of the published checkpoints `microsoft/mpnet-base` has this head; those of sentence-transformers do not.
 ///
-/// ```no_run
+/// ```
 /// use mpnet::model::heads::MaskedLM;
 ///
-/// let model = MaskedLM::from_pretrained("models/mpnet-base")?;
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
+/// let model = MaskedLM::from_pretrained(files)?; // a directory, say "models/mpnet-base"
 /// for fill in model.fill_mask("The capital of France is <mask>.", 5)? {
 ///     println!("{:.3} {}", fill.score, fill.sequence);
 /// }
@@ -63,7 +64,7 @@ pub struct MaskFill {
     pub sequence: String,
 }
 
-super::pretrained!(MaskedLM);
+super::pretrained!(MaskedLM, "masked_lm");
 
 impl MaskedLM {
     pub(super) fn load(source: &Source) -> Result<Self> {

@@ -43,19 +43,20 @@ pub use token_classification::{
     AggregationStrategy, Entity, TokenClassification, TokenClassificationOptions,
 };
 
-/// What all heads have: loading, and the parts below them.
+/// What all heads have: loading, and the parts below them. `$file`: the one of tests/data/heads for the examples.
 macro_rules! pretrained {
-    ($head:ident) => {
+    ($head:ident, $file:literal) => {
         impl $head {
             /// Loads the model in a directory as transformers' `save_pretrained` writes it, in `f32`, on the fastest
             /// instruction set of the machine.
             ///
             /// Weight files are mapped while they are read: nobody may change them until this returns.
             ///
-            /// ```no_run
+            /// ```
+            #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
             #[doc = concat!("use mpnet::model::heads::", stringify!($head), ";")]
             ///
-            #[doc = concat!("let model = ", stringify!($head), "::from_pretrained(\"models/a-model\")?;")]
+            #[doc = concat!("let model = ", stringify!($head), "::from_pretrained(files)?; // a directory, say \"models/a-model\"")]
             /// # Ok::<(), mpnet::Error>(())
             /// ```
             ///
@@ -72,11 +73,12 @@ macro_rules! pretrained {
 
             /// As `from_pretrained`, with options.
             ///
-            /// ```no_run
+            /// ```
+            #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
             #[doc = concat!("use mpnet::{Precision, model::heads::{HeadOptions, ", stringify!($head), "}};")]
             ///
             /// let options = HeadOptions::default().precision(Precision::Bf16);
-            #[doc = concat!("let model = ", stringify!($head), "::from_pretrained_with(\"models/a-model\", &options)?;")]
+            #[doc = concat!("let model = ", stringify!($head), "::from_pretrained_with(files, &options)?;")]
             /// # Ok::<(), mpnet::Error>(())
             /// ```
             ///
@@ -92,8 +94,9 @@ macro_rules! pretrained {
 
             /// The encoder under the head.
             ///
-            /// ```no_run
-            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(\"models/a-model\")?;")]
+            /// ```
+            #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
+            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(files)?;")]
             /// println!("{} layers", model.model().config().num_hidden_layers);
             /// # Ok::<(), mpnet::Error>(())
             /// ```
@@ -104,8 +107,9 @@ macro_rules! pretrained {
 
             /// The tokenizer.
             ///
-            /// ```no_run
-            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(\"models/a-model\")?;")]
+            /// ```
+            #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
+            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(files)?;")]
             /// println!("{:?}", model.tokenizer().encode(&["a text"], 128)?);
             /// # Ok::<(), mpnet::Error>(())
             /// ```

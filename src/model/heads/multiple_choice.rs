@@ -14,10 +14,11 @@ use crate::nn::Linear;
 /// logit = tanh(hidden[<s>] · Wᵀ + b) · o + c        (the pooler, then one number)
 /// ```
 ///
-/// ```no_run
+/// ```
 /// use mpnet::model::heads::MultipleChoice;
 ///
-/// let model = MultipleChoice::from_pretrained("models/mpnet-swag")?;
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
+/// let model = MultipleChoice::from_pretrained(files)?; // a directory, say "models/mpnet-swag"
 /// let scores = model.choose("She opened the door and", &["went in.", "ate it."])?;
 /// println!("{scores:?}");
 /// # Ok::<(), mpnet::Error>(())
@@ -28,7 +29,7 @@ pub struct MultipleChoice {
     classifier: Linear,
 }
 
-super::pretrained!(MultipleChoice);
+super::pretrained!(MultipleChoice, "multiple_choice");
 
 impl MultipleChoice {
     pub(super) fn load(source: &Source) -> Result<Self> {

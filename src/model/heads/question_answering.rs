@@ -24,10 +24,11 @@ const DOC_STRIDE: usize = 128;
 /// [start, end] = hidden · Wᵀ + b
 /// ```
 ///
-/// ```no_run
+/// ```
 /// use mpnet::model::heads::QuestionAnswering;
 ///
-/// let model = QuestionAnswering::from_pretrained("models/mpnet-squad2")?;
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
+/// let model = QuestionAnswering::from_pretrained(files)?; // a directory, say "models/mpnet-squad2"
 /// let context = "The Spree flows through Berlin.";
 /// let answer = model.answer("Which river flows through Berlin?", context)?;
 /// println!("{} ({:.3}), bytes {:?}", answer.text, answer.score, answer.range);
@@ -179,7 +180,7 @@ impl Answer {
     }
 }
 
-super::pretrained!(QuestionAnswering);
+super::pretrained!(QuestionAnswering, "question_answering");
 
 impl QuestionAnswering {
     pub(super) fn load(source: &Source) -> Result<Self> {

@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::backbone::{Backbone, Kind, Source, first_tokens};
-use super::head_config::ProblemType;
+use super::head_config::{ProblemType, SavedActivation};
 use super::probability::{best, sigmoid, softmax};
 use crate::batch::Batch;
-use crate::error::{Result, at_least_one};
+use crate::error::{Error, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 use crate::tokenizer::Tokens;
@@ -17,10 +17,11 @@ use crate::tokenizer::Tokens;
 /// logits = tanh(hidden[<s>] · Wᵀ + b) · Oᵀ + o
 /// ```
 ///
-/// ```no_run
+/// ```
 /// use mpnet::model::heads::SequenceClassification;
 ///
-/// let model = SequenceClassification::from_pretrained("models/mpnet-sentiment")?;
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+/// let model = SequenceClassification::from_pretrained(files)?; // a directory, say "models/mpnet-sentiment"
 /// for best in model.classify(&["What a film!", "I want my two hours back."])? {
 ///     println!("{} {:.3}", best.label, best.score);
 /// }
@@ -56,6 +57,28 @@ pub enum ClassificationFunction {
     None,
 }
 
+impl ClassificationFunction {
+    /// By the name of its class in Python.
+    fn saved(saved: &SavedActivation) -> Result<Self> {
+        let SavedActivation { file, field, class } = saved;
+        Ok(match class.as_str() {
+            "torch.nn.modules.activation.Sigmoid" | "torch.nn.Sigmoid" => Self::Sigmoid,
+            "torch.nn.modules.linear.Identity" | "torch.nn.Identity" => Self::None,
+            _ => {
+                let problem = format!(
+                    "`{class}` is not known; torch.nn.modules.activation.Sigmoid and \
+                     torch.nn.modules.linear.Identity are"
+                );
+                return Err(Error::Field {
+                    file: file.clone(),
+                    field: (*field).to_owned(),
+                    problem,
+                });
+            }
+        })
+    }
+}
+
 /// A label and how well it fits.
 ///
 /// ```
@@ -76,7 +99,7 @@ pub struct LabelScore {
     pub score: f32,
 }
 
-super::pretrained!(SequenceClassification);
+super::pretrained!(SequenceClassification, "sequence_classification");
 
 impl SequenceClassification {
     pub(super) fn load(source: &Source) -> Result<Self> {
@@ -86,9 +109,11 @@ impl SequenceClassification {
         let (out_proj, labels) =
             source.head_config.labelled(|c| Linear::load(&w.at("out_proj"), d, c))?;
         let problem_type = source.head_config.problem_type;
-        let function = match problem_type {
-            Some(ProblemType::Regression) => ClassificationFunction::None,
-            Some(ProblemType::MultiLabelClassification) => ClassificationFunction::Sigmoid,
+        let saved = source.head_config.activation.as_ref();
+        let function = match (saved, problem_type) {
+            (Some(saved), _) => ClassificationFunction::saved(saved)?,
+            (_, Some(ProblemType::Regression)) => ClassificationFunction::None,
+            (_, Some(ProblemType::MultiLabelClassification)) => ClassificationFunction::Sigmoid,
             _ if labels.len() == 1 => ClassificationFunction::Sigmoid,
             _ => ClassificationFunction::Softmax,
         };
@@ -96,8 +121,10 @@ impl SequenceClassification {
         Ok(Self { backbone, dense, out_proj, labels, problem_type, function })
     }
 
-    /// The same head with another function than the one that follows from `config.json`: none for a regression, a sigmoid if
-    /// there is one label or each is for itself (`multi_label_classification`), softmax otherwise.
+    /// The same head with another function than the one that follows from its files: the activation that sentence-transformers
+    /// has saved with a cross-encoder (`activation_fn` in `config_sentence_transformers.json`, or in `config.json` where
+    /// earlier versions put it); without one none for a regression, a sigmoid if there is one label or each is for itself
+    /// (`multi_label_classification`), softmax otherwise.
     ///
     /// ```
     /// use mpnet::model::heads::ClassificationFunction;

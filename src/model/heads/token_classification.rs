@@ -18,10 +18,11 @@ use crate::tokenizer::{Located, Tokens, WindowOptions};
 /// logits = hidden · Wᵀ + b
 /// ```
 ///
-/// ```no_run
+/// ```
 /// use mpnet::model::heads::{AggregationStrategy, TokenClassification, TokenClassificationOptions};
 ///
-/// let model = TokenClassification::from_pretrained("models/mpnet-ner")?;
+/// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
+/// let model = TokenClassification::from_pretrained(files)?; // a directory, say "models/mpnet-ner"
 /// let text = "Angela Merkel lived in Berlin.";
 /// let options = TokenClassificationOptions::default().aggregation(AggregationStrategy::First);
 /// for entity in &model.classify_with(&[text], &options)?[0] {
@@ -154,7 +155,7 @@ pub struct Entity {
     pub index: Option<usize>,
 }
 
-super::pretrained!(TokenClassification);
+super::pretrained!(TokenClassification, "token_classification");
 
 impl TokenClassification {
     pub(super) fn load(source: &Source) -> Result<Self> {
