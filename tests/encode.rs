@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Damaged, bits, pool, texts, tiny};
-use mpnet::ndarray::{Array1, Array2, Axis, s};
+use mpnet::ndarray::Axis;
 use mpnet::{
     Batch, EncodeOptions, Error, Isa, ModelFiles, Overflow, Pooling, PoolingMode, Precision,
     SentenceEncoder, Similarity,
@@ -281,92 +281,4 @@ fn a_literal_pad_in_a_text_is_seen_but_not_numbered() {
     assert_eq!((ids.len(), ids[2]), (5, 1));
     let batch = Batch::new(&[ids], encoder.model().config()).unwrap();
     assert_eq!(batch.positions(), [2, 3, 1, 4, 5]);
-}
-
-/// A Dense module with a residual path, a LayerNorm and a Dropout, after the formulas of sentence-transformers.
-#[test]
-fn modules_that_are_rare() {
-    let pooled = SentenceEncoder::builder(tiny()).normalize(false).build().unwrap();
-    let x = pooled.encode(&["the man", ""]).unwrap();
-    let weight = Array2::from_shape_fn((32, 32), |(i, j)| ((i * 32 + j) as f32 * 0.7).sin() * 0.2);
-    let bytes =
-        |values: &Array2<f32>| -> Vec<u8> { values.iter().flat_map(|x| x.to_le_bytes()).collect() };
-    let save = |tensors: &[(&str, Vec<usize>, Vec<u8>)]| {
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            let dtype = safetensors::Dtype::F32;
-            (*name, safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap())
-        });
-        safetensors::serialize(views, None).unwrap()
-    };
-    let module = |name: &str, path: &str| serde_json::json!({"idx": 0, "name": "0", "path": path, "type": format!("x.{name}")});
-    let load = |modules: &[serde_json::Value], files: &[(&str, Vec<u8>)]| {
-        let model = Damaged::copy();
-        let mut list = vec![module("Transformer", ""), module("Pooling", "1_Pooling")];
-        list.extend_from_slice(modules);
-        model.write("modules.json", serde_json::Value::from(list).to_string());
-        for (name, contents) in files {
-            model.write(name, contents);
-        }
-        model.load().unwrap().encode(&["the man", ""]).unwrap()
-    };
-
-    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
-    let silu = |x: f32| x * sigmoid(x);
-    let leaky = |x: f32| if x > 0.0 { x } else { 0.01 * x };
-    let activations: [(&str, &dyn Fn(f32) -> f32); 3] =
-        [("Sigmoid", &sigmoid), ("SiLU", &silu), ("LeakyReLU", &leaky)];
-    for (class, activation) in activations {
-        let config = serde_json::json!({
-            "in_features": 32, "out_features": 32, "bias": false, "use_residual": true,
-            "activation_function": format!("torch.nn.modules.activation.{class}"),
-        });
-        let files = [
-            ("2_Dense/config.json", config.to_string().into_bytes()),
-            ("2_Dense/model.safetensors", save(&[("linear.weight", vec![32, 32], bytes(&weight))])),
-        ];
-        let got = load(&[module("Dropout", "3_Dropout"), module("Dense", "2_Dense")], &files);
-        let want = x.dot(&weight.t()).mapv(activation) + &x;
-        for (got, want) in got.iter().zip(&want) {
-            assert!((got - want).abs() < 1e-5, "{class}: {got} {want}");
-        }
-    }
-
-    // Narrower than what comes in: the residual goes through a projection.
-    let (narrow, projection) =
-        (weight.slice(s![..8, ..]).to_owned(), weight.slice(s![8..16, ..]).to_owned());
-    let config = serde_json::json!({
-        "in_features": 32, "out_features": 8, "bias": false, "use_residual": true,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    });
-    let tensors = [
-        ("linear.weight", vec![8, 32], bytes(&narrow)),
-        ("residual.weight", vec![8, 32], bytes(&projection)),
-    ];
-    let files = [
-        ("2_Dense/config.json", config.to_string().into_bytes()),
-        ("2_Dense/model.safetensors", save(&tensors)),
-    ];
-    let got = load(&[module("Dense", "2_Dense")], &files);
-    let want = x.dot(&narrow.t()) + x.dot(&projection.t());
-    for (got, want) in got.iter().zip(&want) {
-        assert!((got - want).abs() < 1e-5, "{got} {want}");
-    }
-
-    let (gain, bias) = (weight.row(0).to_owned(), weight.row(1).to_owned());
-    let vector = |values: &Array1<f32>| values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let tensors =
-        [("norm.weight", vec![32], vector(&gain)), ("norm.bias", vec![32], vector(&bias))];
-    let files = [
-        ("2_LayerNorm/config.json", b"{\"dimension\": 32}".to_vec()),
-        ("2_LayerNorm/model.safetensors", save(&tensors)),
-    ];
-    let got = load(&[module("LayerNorm", "2_LayerNorm")], &files);
-    for (got, x) in got.rows().into_iter().zip(x.rows()) {
-        let mean = x.mean().unwrap();
-        let variance = x.mapv(|x| (x - mean).powi(2)).mean().unwrap();
-        for i in 0..32 {
-            let want = (x[i] - mean) / (variance + 1e-5).sqrt() * gain[i] + bias[i];
-            assert!((got[i] - want).abs() < 1e-5, "{} {want}", got[i]);
-        }
-    }
 }

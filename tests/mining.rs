@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::search::{inputs, tolerance};
 use mpnet::mining::{
-    CommunityOptions, NegativeOptions, ParaphraseOptions, SamplingStrategy, Triplet,
+    CommunityOptions, HardNegatives, NegativeOptions, ParaphraseOptions, SamplingStrategy, Triplet,
     community_detection, mine_hard_negatives, mmr, paraphrase_mining,
 };
 use mpnet::ndarray::{Array2, Axis, s};
@@ -18,6 +18,8 @@ struct Goldens {
     community_detection: Vec<Communities>,
     positives: Vec<Vec<usize>>,
     hard_negatives: Vec<Negatives>,
+    random_negatives: Vec<RandomNegatives>,
+    mmr: Vec<Diverse>,
 }
 
 #[derive(serde::Deserialize)]
@@ -37,8 +39,26 @@ struct Communities {
 
 #[derive(serde::Deserialize)]
 struct Negatives {
+    similarity: String,
     options: BTreeMap<String, f64>,
     negatives: BTreeMap<usize, Vec<(usize, f64)>>,
+}
+
+#[derive(serde::Deserialize)]
+struct RandomNegatives {
+    similarity: String,
+    options: BTreeMap<String, f64>,
+    /// What the reference has drawn for each query, sooner or later.
+    drawn: BTreeMap<usize, Vec<usize>>,
+}
+
+/// Of KeyBERT, whose `diversity` is `1 - lambda`.
+#[derive(serde::Deserialize)]
+struct Diverse {
+    query: usize,
+    top_k: usize,
+    diversity: f32,
+    hits: Vec<(usize, f64)>,
 }
 
 fn goldens() -> Goldens {
@@ -88,33 +108,41 @@ fn communities_of_the_reference_in_any_batches() {
     }
 }
 
+/// By the names of the reference.
+fn negative_options(similarity: &str, options: &BTreeMap<String, f64>) -> NegativeOptions {
+    let default = NegativeOptions::default().similarity(similarity.parse().unwrap());
+    options.iter().fold(default, |options, (name, &x)| match name.as_str() {
+        "range_min" => options.range_min(x as usize),
+        "range_max" => options.range_max(x as usize),
+        "num_negatives" => options.num_negatives(x as usize),
+        "max_score" => options.max_score(x as f32),
+        "min_score" => options.min_score(x as f32),
+        "absolute_margin" => options.absolute_margin(x as f32),
+        "relative_margin" => options.relative_margin(x as f32),
+        _ => panic!("{name}"),
+    })
+}
+
+fn ids(mined: &HardNegatives) -> Vec<usize> {
+    mined.negatives.iter().map(|hit| hit.corpus_id).collect()
+}
+
 #[test]
 fn hard_negatives_of_the_reference() {
     let (queries, corpus, _) = inputs();
     let Goldens { positives, hard_negatives, .. } = goldens();
     assert!(positives.iter().any(|rows| rows.len() > 1));
     for case in hard_negatives {
-        let options =
-            case.options.iter().fold(NegativeOptions::default(), |options, (name, &x)| match name
-                .as_str()
-            {
-                "range_min" => options.range_min(x as usize),
-                "range_max" => options.range_max(x as usize),
-                "num_negatives" => options.num_negatives(x as usize),
-                "max_score" => options.max_score(x as f32),
-                "min_score" => options.min_score(x as f32),
-                "absolute_margin" => options.absolute_margin(x as f32),
-                "relative_margin" => options.relative_margin(x as f32),
-                _ => panic!("{name}"),
-            });
+        let options = negative_options(&case.similarity, &case.options);
         let mined = mine_hard_negatives(&queries.view(), &corpus.view(), &positives, &options);
         for (query, mined) in mined.unwrap().iter().enumerate() {
             let want = case.negatives.get(&query).map_or(&[][..], Vec::as_slice);
-            let ids: Vec<usize> = mined.negatives.iter().map(|hit| hit.corpus_id).collect();
-            let wanted: Vec<usize> = want.iter().map(|hit| hit.0).collect();
-            assert_eq!(ids, wanted, "{:?}, query {query}", case.options);
+            let (ids, wanted): (_, Vec<usize>) =
+                (ids(mined), want.iter().map(|hit| hit.0).collect());
+            assert_eq!(ids, wanted, "{}, {:?}, query {query}", case.similarity, case.options);
             for (hit, want) in mined.negatives.iter().zip(want) {
-                assert!((f64::from(hit.score) - want.1).abs() <= tolerance("cosine"));
+                let difference = (f64::from(hit.score) - want.1).abs();
+                assert!(difference <= tolerance(&case.similarity), "{hit:?}, {want:?}");
             }
             let rows: Vec<usize> = mined.positives.iter().map(|hit| hit.corpus_id).collect();
             assert_eq!(rows, positives[query]);
@@ -124,30 +152,55 @@ fn hard_negatives_of_the_reference() {
     }
 }
 
+/// Chance is not the reference's, but what it chooses from is: both draw as many, of the same rows, and in time each of them.
 #[test]
-fn random_negatives_are_drawn_from_what_remains() {
+fn random_negatives_are_those_that_the_reference_draws() {
     let (queries, corpus, _) = inputs();
-    let positives: Vec<Vec<usize>> = goldens().positives;
-    let options = NegativeOptions::default().range_min(2).range_max(12).num_negatives(4);
-    let mine = |options| {
-        let mined = mine_hard_negatives(&queries.view(), &corpus.view(), &positives, &options);
-        let ids = |mined: &mpnet::mining::HardNegatives| {
-            mined.negatives.iter().map(|hit| hit.corpus_id).collect::<Vec<_>>()
+    let Goldens { positives, random_negatives, .. } = goldens();
+    for case in random_negatives {
+        let options = negative_options(&case.similarity, &case.options);
+        let mine = |seed| {
+            let options = options.sampling_strategy(SamplingStrategy::Random { seed });
+            let mined = mine_hard_negatives(&queries.view(), &corpus.view(), &positives, &options);
+            mined.unwrap()
         };
-        mined.unwrap().iter().map(ids).collect::<Vec<_>>()
-    };
-    let window = mine(options.num_negatives(10));
-    let random = |seed| mine(options.sampling_strategy(SamplingStrategy::Random { seed }));
-    let mut seen = 0;
-    for (drawn, window) in random(1).iter().zip(&window) {
-        let places = drawn.iter().map(|id| window.iter().position(|row| row == id).unwrap());
-        let places: Vec<usize> = places.collect();
-        assert!(places.len() == 4 && places.is_sorted_by(|a, b| a < b), "{places:?}");
-        seen |= places.iter().fold(0, |bits, place| bits | 1 << place);
+        let mut seen = vec![BTreeSet::new(); queries.nrows()];
+        for seed in 0..200 {
+            for (query, mined) in mine(seed).iter().enumerate() {
+                let available = case.drawn.get(&query).map_or(0, Vec::len);
+                let wanted = case.options["num_negatives"] as usize;
+                assert_eq!(mined.negatives.len(), wanted.min(available), "query {query}");
+                assert!(mined.negatives.is_sorted_by(|a, b| a.score >= b.score));
+                seen[query].extend(ids(mined));
+            }
+        }
+        for (query, seen) in seen.into_iter().enumerate() {
+            let drawn = case.drawn.get(&query).cloned().unwrap_or_default();
+            assert_eq!(Vec::from_iter(seen), drawn, "{:?}, query {query}", case.options);
+        }
+        assert_eq!(mine(1), mine(1));
+        assert_ne!(mine(1), mine(2));
     }
-    assert_eq!(seen, 0b11_1111_1111, "every place of the window is drawn by some query");
-    assert_eq!(random(1), random(1));
-    assert_ne!(random(1), random(2));
+}
+
+#[test]
+fn marginal_relevance_of_the_reference() {
+    let (queries, corpus, _) = inputs();
+    for case in goldens().mmr {
+        let query = queries.row(case.query);
+        let hits = mmr(&query, &corpus.view(), case.top_k, 1.0 - case.diversity).unwrap();
+        let (got, want): (Vec<usize>, Vec<usize>) = (
+            hits.iter().map(|hit| hit.corpus_id).collect(),
+            case.hits.iter().map(|hit| hit.0).collect(),
+        );
+        assert_eq!(got, want, "query {}, diversity {}", case.query, case.diversity);
+        for (got, want) in hits.iter().zip(&case.hits) {
+            assert!(
+                (f64::from(got.score) - want.1).abs() <= tolerance("cosine"),
+                "{got:?}, {want:?}"
+            );
+        }
+    }
 }
 
 /// Against the formula in f64, choice by choice.

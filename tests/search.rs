@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::search::{inputs, tolerance};
-use mpnet::ndarray::{Array2, s};
+use mpnet::ndarray::{Array2, ArrayView1, s};
 use mpnet::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, quantize_binary, quantize_embeddings, quantize_int8,
 };
@@ -19,14 +19,24 @@ use mpnet::{Error, Similarity};
 struct Goldens {
     semantic_search: BTreeMap<String, Vec<Vec<(usize, f64)>>>,
     rescored: Vec<Rescored>,
+    rescored_by_int8: Vec<RescoredByInt8>,
 }
 
+/// Rows of equal scores are in ascending order; those of the last score are left out where chance chose among more of them.
 #[derive(serde::Deserialize)]
 struct Rescored {
+    library: String,
     precision: String,
     top_k: usize,
     multiplier: usize,
     rescore: bool,
+    hits: BTreeMap<usize, Vec<(usize, f64)>>,
+}
+
+#[derive(serde::Deserialize)]
+struct RescoredByInt8 {
+    top_k: usize,
+    multiplier: usize,
     hits: BTreeMap<usize, Vec<(usize, f64)>>,
 }
 
@@ -63,40 +73,98 @@ fn hits_of_the_reference_by_every_similarity_and_in_any_chunks() {
     }
 }
 
+/// How far the rescored hits of a query may be from `float64`, which the reference computes in: the value of a bucket is rounded
+/// twice, to half an epsilon of the dimension's span and of its largest value; the score of exact products once. Bits are exact.
+fn rescored_tolerance(query: ArrayView1<f32>, ranges: Option<&Ranges>, score: f64) -> f64 {
+    let value = |k: usize| match ranges {
+        None => 0.0,
+        Some(ranges) => {
+            let (low, high) = (ranges.as_array()[[0, k]], ranges.as_array()[[1, k]]);
+            f64::from(high - low) + f64::from(low.abs().max(high.abs()))
+        }
+    };
+    let values = query.iter().enumerate().map(|(k, x)| f64::from(x.abs()) * value(k)).sum::<f64>();
+    f64::from(f32::EPSILON) / 2.0 * (values + score.abs())
+}
+
 #[test]
 fn rescored_as_the_reference() {
     let (queries, corpus, ranges) = inputs();
     let ranges = Ranges::new(ranges).unwrap();
     let goldens: Goldens = common::json("search.json");
-    for case in &goldens.rescored {
+    for case in goldens.rescored.iter().filter(|case| case.rescore) {
         let precision: EmbeddingPrecision = case.precision.parse().unwrap();
         let coded = quantize_embeddings(&corpus.view(), precision, Some(&ranges)).unwrap();
-        let rescore = if case.rescore { Rescore::Corpus } else { Rescore::None };
         let options = RescoreOptions::default().top_k(case.top_k).ranges(&ranges);
-        let options = options.rescore_multiplier(case.multiplier).rescore(rescore);
+        let options = options.rescore_multiplier(case.multiplier).rescore(Rescore::Corpus);
         let hits = semantic_search_rescored(&queries.view(), &coded.view(), &options).unwrap();
+        let of_integers = matches!(coded.view(), QuantizedView::Int8(_) | QuantizedView::Uint8(_));
+        let ranges = of_integers.then_some(&ranges);
         assert!(!case.hits.is_empty());
         for (&query, want) in &case.hits {
-            let what = format!("{precision}, query {query}");
-            if case.rescore {
-                assert_eq!(hits[query].len(), want.len(), "{what}");
-                for (got, want) in hits[query].iter().zip(want) {
-                    // Which of two rows with the same bits comes first the reference leaves to chance.
-                    let code = |row| match coded.view() {
-                        QuantizedView::Ubinary(rows) => rows.row(row).to_vec(),
-                        _ => vec![row as u8],
-                    };
-                    assert_eq!(code(got.corpus_id), code(want.0), "{what}: {got:?}, {want:?}");
-                    // Computed in float64 from float32 steps, and rounded once: half an epsilon of up to 64.
-                    let difference = (f64::from(got.score) - want.1).abs();
-                    assert!(difference <= 4e-6, "{what}: {got:?}, {want:?}");
-                }
-            } else {
-                let scores: Vec<f64> = hits[query].iter().map(|hit| f64::from(hit.score)).collect();
-                let sign = if precision == EmbeddingPrecision::Ubinary { -1.0 } else { 1.0 };
-                let want: Vec<f64> = want.iter().map(|&(_, score)| sign * score).collect();
-                assert_eq!(scores, want, "{what}");
-            }
+            let what = format!("{}, {precision}, query {query}", case.library);
+            assert_eq!(hits[query].len(), case.top_k, "{what}");
+            let largest = want.iter().fold(0.0, |max: f64, hit| max.max(hit.1.abs()));
+            let tolerance = rescored_tolerance(queries.row(query), ranges, largest);
+            same(&what, &hits[query][..want.len()], want, tolerance);
+        }
+    }
+}
+
+/// The same by codes and by embeddings that are coded on the way. Whole numbers, so the scores are exact.
+#[test]
+fn codes_alone_as_the_reference() {
+    let (queries, corpus, ranges) = inputs();
+    let ranges = Ranges::new(ranges).unwrap();
+    let goldens: Goldens = common::json("search.json");
+    let mut precisions = Vec::new();
+    for case in goldens.rescored.iter().filter(|case| !case.rescore) {
+        let precision: EmbeddingPrecision = case.precision.parse().unwrap();
+        let coded = |rows: &Array2<f32>| {
+            quantize_embeddings(&rows.view(), precision, Some(&ranges)).unwrap()
+        };
+        let (asked, coded) = (coded(&queries), coded(&corpus));
+        let hits = semantic_search_quantized(&asked.view(), &coded.view(), case.top_k).unwrap();
+        let options = RescoreOptions::default().top_k(case.top_k).ranges(&ranges);
+        let options = options.rescore(Rescore::None);
+        let of_floats = semantic_search_rescored(&queries.view(), &coded.view(), &options).unwrap();
+        assert_eq!(hits, of_floats, "{precision}");
+        // Distances of bits; usearch takes one minus the dot product for another.
+        let score = |score: f64| match (case.library.as_str(), precision) {
+            ("faiss", EmbeddingPrecision::Uint8) => score,
+            ("usearch", EmbeddingPrecision::Int8) => 1.0 - score,
+            _ => -score,
+        };
+        assert_eq!(case.hits.len(), queries.nrows());
+        for (&query, want) in &case.hits {
+            let what = format!("{}, {precision}, query {query}", case.library);
+            assert_eq!(hits[query].len(), case.top_k, "{what}");
+            let want: Vec<_> = want.iter().map(|&(row, distance)| (row, score(distance))).collect();
+            same(&what, &hits[query][..want.len()], &want, 0.0);
+        }
+        precisions.push(precision);
+    }
+    assert!(EmbeddingPrecision::ALL[1..].iter().all(|precision| precisions.contains(precision)));
+}
+
+/// The reference has no call for this, but both halves: candidates by bits, and scores by `int8` for every row.
+#[test]
+fn bits_rescored_by_int8_as_the_reference() {
+    let (queries, corpus, ranges) = inputs();
+    let ranges = Ranges::new(ranges).unwrap();
+    let bits = quantize_binary(&corpus.view()).unwrap();
+    let bytes = quantize_int8(&corpus.view(), &ranges).unwrap();
+    let goldens: Goldens = common::json("search.json");
+    assert!(!goldens.rescored_by_int8.is_empty());
+    for case in &goldens.rescored_by_int8 {
+        let options = RescoreOptions::default().top_k(case.top_k);
+        let options = options.rescore_multiplier(case.multiplier);
+        let options = options.rescore(Rescore::Int8(bytes.view(), &ranges));
+        let bits = QuantizedView::Binary(bits.view());
+        let hits = semantic_search_rescored(&queries.view(), &bits, &options).unwrap();
+        for (&query, want) in &case.hits {
+            let tolerance = rescored_tolerance(queries.row(query), Some(&ranges), want[0].1);
+            same(&format!("query {query}"), &hits[query], want, tolerance);
         }
     }
 }

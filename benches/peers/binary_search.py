@@ -1,6 +1,6 @@
 """Exact search over bits, this crate beside faiss (`IndexBinaryFlat`): same bits, same queries, same number of threads, taking turns.
 
-    pip install numpy faiss-cpu==1.15.1
+    pip install -r benches/peers/requirements.txt      # of which faiss-cpu is enough
     python benches/peers/binary_search.py [--rows 10000000] [--queries 100] [--bits 768] [--top-k 10] [--threads 2] [--rounds 3]
 
 Both make the bits from the same generator; that the distances found for the first query agree is checked. Prints both medians in

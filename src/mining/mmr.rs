@@ -13,7 +13,7 @@ use crate::similarity::cos_sim;
 /// next = argmax over rows d not chosen of   lambda · cos(d, query) − (1 − lambda) · max over chosen c of cos(d, c)
 /// ```
 ///
-/// The first is the most similar row (for `lambda` above 0). `lambda` of 1 ranks by similarity alone, smaller values ask for diversity; of
+/// The first is the most similar row, as in KeyBERT, for a `lambda` of 0 too. `lambda` of 1 ranks by similarity alone, smaller values ask for diversity; of
 /// equal ones the earlier row is chosen. Each hit's score is its cosine to the query; their order is that of the choice.
 ///
 /// With the mean of a text's sentences as the query, the rows chosen are an extractive summary of it.
@@ -66,7 +66,7 @@ pub fn mmr(
     let mut free: Vec<usize> = (0..documents.nrows()).collect();
     while chosen.len() < top_k && !free.is_empty() {
         let value = |row: usize| match chosen.is_empty() {
-            true => lambda * relevance[row],
+            true => relevance[row],
             false => lambda * relevance[row] - (1.0 - lambda) * redundancy[row],
         };
         let better = |best: usize, at: usize| {
