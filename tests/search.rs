@@ -75,7 +75,11 @@ fn hits_of_the_reference_by_every_similarity_and_in_any_chunks() {
 
 /// How far the rescored hits of a query may be from `float64`, which the reference computes in: the value of a bucket is rounded
 /// twice, to half an epsilon of the dimension's span and of its largest value; the score of exact products once. Bits are exact.
-fn rescored_tolerance(query: ArrayView1<f32>, ranges: Option<&Ranges>, score: f64) -> f64 {
+fn rescored_tolerance(
+    query: ArrayView1<f32>,
+    ranges: Option<&Ranges>,
+    want: &[(usize, f64)],
+) -> f64 {
     let value = |k: usize| match ranges {
         None => 0.0,
         Some(ranges) => {
@@ -84,7 +88,8 @@ fn rescored_tolerance(query: ArrayView1<f32>, ranges: Option<&Ranges>, score: f6
         }
     };
     let values = query.iter().enumerate().map(|(k, x)| f64::from(x.abs()) * value(k)).sum::<f64>();
-    f64::from(f32::EPSILON) / 2.0 * (values + score.abs())
+    let score = want.iter().map(|hit| hit.1.abs()).fold(0.0, f64::max);
+    f64::from(f32::EPSILON) / 2.0 * (values + score)
 }
 
 #[test]
@@ -98,14 +103,13 @@ fn rescored_as_the_reference() {
         let options = RescoreOptions::default().top_k(case.top_k).ranges(&ranges);
         let options = options.rescore_multiplier(case.multiplier).rescore(Rescore::Corpus);
         let hits = semantic_search_rescored(&queries.view(), &coded.view(), &options).unwrap();
-        let of_integers = matches!(coded.view(), QuantizedView::Int8(_) | QuantizedView::Uint8(_));
-        let ranges = of_integers.then_some(&ranges);
+        let buckets = matches!(coded.view(), QuantizedView::Int8(_) | QuantizedView::Uint8(_));
+        let ranges = buckets.then_some(&ranges);
         assert!(!case.hits.is_empty());
         for (&query, want) in &case.hits {
             let what = format!("{}, {precision}, query {query}", case.library);
             assert_eq!(hits[query].len(), case.top_k, "{what}");
-            let largest = want.iter().fold(0.0, |max: f64, hit| max.max(hit.1.abs()));
-            let tolerance = rescored_tolerance(queries.row(query), ranges, largest);
+            let tolerance = rescored_tolerance(queries.row(query), ranges, want);
             same(&what, &hits[query][..want.len()], want, tolerance);
         }
     }
@@ -163,7 +167,7 @@ fn bits_rescored_by_int8_as_the_reference() {
         let bits = QuantizedView::Binary(bits.view());
         let hits = semantic_search_rescored(&queries.view(), &bits, &options).unwrap();
         for (&query, want) in &case.hits {
-            let tolerance = rescored_tolerance(queries.row(query), Some(&ranges), want[0].1);
+            let tolerance = rescored_tolerance(queries.row(query), Some(&ranges), want);
             same(&format!("query {query}"), &hits[query], want, tolerance);
         }
     }
