@@ -189,7 +189,7 @@ pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
     assert_same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
-    let b = PackedMatrix::new(Isa::current(), Precision::F32, b.view());
+    let b = PackedMatrix::new(Isa::exact(), Precision::F32, b.view());
     par_matmul(&Team::gather(), a.view(), &b, scores.view_mut(), Epilogue::None);
     scores
 }

@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Damaged, Goldens, Text, assert_close, data, json, texts, tiny};
+use common::{Damaged, Goldens, Text, allowed, assert_close, assert_near, data, json, texts, tiny};
 use mpnet::ndarray::{Array2, ArrayD, ArrayView, Axis, Ix2, Ix3, Ix4};
 use mpnet::{
     Batch, Checkpoint, Config, Isa, Pooling, PoolingMode, Precision, SentenceEncoder, model::Mpnet,
@@ -42,7 +42,7 @@ fn embeddings_of_every_text() {
     let embeddings = encoder().encode(&strings(&texts)).unwrap();
     for (i, embedding) in embeddings.rows().into_iter().enumerate() {
         let want = goldens.get(&format!("texts/{i}/embedding"));
-        assert_close(&format!("text {i}"), embedding.into_dyn(), want.view(), EMBEDDING);
+        assert_near(&format!("text {i}"), embedding.into_dyn(), want.view(), EMBEDDING);
     }
 }
 
@@ -62,7 +62,8 @@ fn embeddings_on_every_instruction_set_and_in_every_precision() {
                 let what = format!("{isa}, {precision}, text {i}: cosine {cosine}");
                 match precision {
                     Precision::F32 => {
-                        assert_close(&what, embedding.into_dyn(), want.view(), EMBEDDING);
+                        let tolerance = allowed(isa, EMBEDDING);
+                        assert_close(&what, embedding.into_dyn(), want.view(), tolerance);
                     }
                     // Weights that are only stored as bf16 move these embeddings by up to 3.7e-3 a component, which is a
                     // cosine of 1 − 2e-4; here the other factor is rounded too.
@@ -93,7 +94,7 @@ fn a_text_of_every_position() {
     assert_eq!(tokens[0].ids, full.ids);
     let want = Goldens::open().get("full_length/embedding");
     let got = encoder.encode_one(&full.text).unwrap();
-    assert_close("full length", got.view().into_dyn(), want.view(), EMBEDDING);
+    assert_near("full length", got.view().into_dyn(), want.view(), EMBEDDING);
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn every_stage_of_one_text() {
     assert_eq!(states.len(), want.shape()[0]);
     for (layer, (state, want)) in states.iter().zip(want.axis_iter(Axis(0))).enumerate() {
         let got = state.slice_axis(Axis(0), range.clone().into());
-        assert_close(&format!("hidden state {layer}"), got.into_dyn(), want, HIDDEN);
+        assert_near(&format!("hidden state {layer}"), got.into_dyn(), want, HIDDEN);
     }
     assert_eq!(states.last().unwrap(), &model.forward(&batch));
 
@@ -129,16 +130,16 @@ fn every_stage_of_one_text() {
     let want = goldens.get("stages/attentions").into_dimensionality::<Ix4>().unwrap();
     for (layer, want) in want.axis_iter(Axis(0)).enumerate() {
         let got = attentions[layer][1].view().into_dyn();
-        assert_close(&format!("attention {layer}"), got, want.into_dyn(), ATTENTION);
+        assert_near(&format!("attention {layer}"), got, want.into_dyn(), ATTENTION);
     }
 
     let bias = model.position_bias(range.len());
     let want = goldens.get("stages/position_bias");
-    assert_close("position bias", bias.view().into_dyn(), want.view(), 0.0);
+    assert_near("position bias", bias.view().into_dyn(), want.view(), 0.0);
 
     let pooled = model.pooler_output(states.last().unwrap().view(), &batch).unwrap();
     let want = goldens.get("stages/pooler_output");
-    assert_close("pooler", pooled.row(1).into_dyn(), want.view(), HIDDEN);
+    assert_near("pooler", pooled.row(1).into_dyn(), want.view(), HIDDEN);
 }
 
 #[test]
@@ -188,9 +189,9 @@ fn every_pooling_mode() {
             pooling.include_prompt(false).apply(hidden.view(), &batch, cases.prompt_length);
         for (b, text) in cases.texts.iter().enumerate() {
             let want = goldens.get(&format!("pooling/{text}/{name}"));
-            assert_close(name, with.row(b).into_dyn(), want.view(), tolerance(&want));
+            assert_near(name, with.row(b).into_dyn(), want.view(), tolerance(&want));
             let want = goldens.get(&format!("pooling/{text}/{name}/no_prompt"));
-            assert_close(name, without.row(b).into_dyn(), want.view(), tolerance(&want));
+            assert_near(name, without.row(b).into_dyn(), want.view(), tolerance(&want));
         }
     }
 }
@@ -218,7 +219,7 @@ fn prompts_by_name() {
             mpnet::EncodeOptions::default().prompt(&case.prompt),
         ] {
             let got = encoder.encode_with(text, &options).unwrap().embeddings;
-            assert_close(&name, got.row(0).into_dyn(), want.view(), EMBEDDING);
+            assert_near(&name, got.row(0).into_dyn(), want.view(), EMBEDDING);
         }
     }
 }
@@ -231,7 +232,7 @@ fn weights_stored_as_f16_and_bf16() {
         model.write("model.safetensors", common::read(&format!("variants/{dtype}.safetensors")));
         let got = model.load().unwrap().encode(&strings(&all)).unwrap();
         let want = Goldens::open().get(&format!("dtypes/{dtype}/embeddings"));
-        assert_close(dtype, got.view().into_dyn(), want.view(), EMBEDDING);
+        assert_near(dtype, got.view().into_dyn(), want.view(), EMBEDDING);
     }
 }
 
@@ -243,7 +244,7 @@ fn other_activations() {
         model.set("config.json", "hidden_act", name.into());
         let got = model.load().unwrap().encode(&strings(&all)).unwrap();
         let want = Goldens::open().get(&format!("activations/{name}/embeddings"));
-        assert_close(name, got.view().into_dyn(), want.view(), EMBEDDING);
+        assert_near(name, got.view().into_dyn(), want.view(), EMBEDDING);
     }
 }
 
@@ -270,7 +271,7 @@ fn a_dense_module_after_the_pooling() {
         assert_eq!(encoder.dim(), 16);
         let got = encoder.encode(&strings(&all)).unwrap();
         let want = Goldens::open().get(&format!("dense/{name}/embeddings"));
-        assert_close(name, got.view().into_dyn(), want.view(), EMBEDDING);
+        assert_near(name, got.view().into_dyn(), want.view(), EMBEDDING);
     }
 }
 
@@ -310,7 +311,7 @@ fn every_module_behind_the_pooling() {
         let got = encoder.encode(&strings(&all)).unwrap();
         let want = goldens.get(&pipeline);
         assert_eq!(encoder.dim(), want.shape()[1]);
-        let worst = assert_close(&pipeline, got.view().into_dyn(), want.view(), MODULE);
+        let worst = assert_near(&pipeline, got.view().into_dyn(), want.view(), MODULE);
         println!("{pipeline}: within {worst:.1e}");
     }
 }
@@ -350,17 +351,17 @@ fn a_model_that_is_a_formula() {
         for (layer, want) in case.hidden_states[0].iter().enumerate() {
             let want = Array2::from_shape_fn((want.len(), want[0].len()), |(i, j)| want[i][j]);
             let got = states[layer].slice_axis(Axis(0), batch.range(b).into());
-            assert_close("hidden state", got.into_dyn(), want.view().into_dyn(), HIDDEN);
+            assert_near("hidden state", got.into_dyn(), want.view().into_dyn(), HIDDEN);
         }
         for (layer, heads) in case.attentions[0].iter().enumerate() {
             let shape = (heads.len(), heads[0].len(), heads[0][0].len());
             let want =
                 mpnet::ndarray::Array::<_, Ix3>::from_shape_fn(shape, |(h, i, j)| heads[h][i][j]);
             let got = attentions[layer][b].view().into_dyn();
-            assert_close("attention", got, want.view().into_dyn(), ATTENTION);
+            assert_near("attention", got, want.view().into_dyn(), ATTENTION);
         }
         let want = ArrayView::from(&case.mean_pooled[0]);
-        assert_close("mean", pooled.row(b).into_dyn(), want.into_dyn(), HIDDEN);
+        assert_near("mean", pooled.row(b).into_dyn(), want.into_dyn(), HIDDEN);
     }
 }
 

@@ -160,7 +160,7 @@ impl<'a> Objective<'a> {
         let n = rows.nrows();
         Self {
             rows: *rows,
-            columns: PackedMatrix::new(Isa::current(), Precision::F32, rows.t()),
+            columns: PackedMatrix::new(Isa::exact(), Precision::F32, rows.t()),
             targets,
             outputs,
             penalty: 1.0 / (c * n as f64),
@@ -232,7 +232,7 @@ fn product(
     intercept: &[f32],
     logits: &mut Array2<f32>,
 ) {
-    let weights = PackedMatrix::new(Isa::current(), Precision::F32, weights.view());
+    let weights = PackedMatrix::new(Isa::exact(), Precision::F32, weights.view());
     let epilogue = Epilogue::Bias(intercept, Activation::Identity);
     par_matmul(&Team::gather(), rows.view(), &weights, logits.view_mut(), epilogue);
 }

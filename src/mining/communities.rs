@@ -169,7 +169,7 @@ struct Neighbours {
 impl Neighbours {
     fn new(embeddings: &ArrayView2<f32>, threshold: f32) -> Self {
         let rows = normalized(embeddings);
-        let packed = PackedMatrix::new(Isa::current(), Precision::F32, rows.view());
+        let packed = PackedMatrix::new(Isa::exact(), Precision::F32, rows.view());
         Self { rows, packed, threshold }
     }
 

@@ -270,7 +270,7 @@ pub(super) fn sums(rows: &ArrayView2<f32>, members: &[Vec<usize>]) -> Array2<f64
 
 /// The nearest of `centroids` `[k, D]` to each of `rows` `[N, D]`: the largest `x·c − ‖c‖²/2`, the first of equal ones.
 pub(super) fn nearest(rows: &ArrayView2<f32>, centroids: &ArrayView2<f32>) -> Vec<usize> {
-    let packed = PackedMatrix::new(Isa::current(), Precision::F32, centroids.view());
+    let packed = PackedMatrix::new(Isa::exact(), Precision::F32, centroids.view());
     let halves: Array1<f32> = squared_norms(centroids).mapv(|norm| norm / 2.0);
     let closest = |scores: ArrayView1<f32>| {
         let mut best = (0, f32::NEG_INFINITY);
@@ -342,7 +342,7 @@ fn candidate_distances(
     candidates: &[usize],
 ) -> Array2<f32> {
     let points = rows.select(Axis(0), candidates);
-    let packed = PackedMatrix::new(Isa::current(), Precision::F32, points.view());
+    let packed = PackedMatrix::new(Isa::exact(), Precision::F32, points.view());
     let mut distances = Array2::zeros((rows.nrows(), candidates.len()));
     par_matmul(&Team::gather(), rows.view(), &packed, distances.view_mut(), Epilogue::None);
     for ((i, t), distance) in distances.indexed_iter_mut() {

@@ -44,7 +44,7 @@ pub(crate) fn search(
     chunks: Chunks,
     not_finite: Option<&AtomicUsize>,
 ) -> Vec<Vec<Hit>> {
-    let isa = Isa::current();
+    let isa = Isa::exact();
     let scan = |queries: ArrayView2<f32>| {
         let queries = match similarity {
             Similarity::Cosine => normalized(&queries).into(),

@@ -90,7 +90,7 @@ fn by_dot<T: Copy + Sync + Into<i16>>(
         let problem = format!("rows of {d} integers may overflow; {WIDEST} is the most");
         return Err(Error::Option { option: "width", problem });
     }
-    let isa = Isa::current();
+    let isa = Isa::exact();
     let search = |queries: ArrayView2<T>| {
         let queries = widened(&queries);
         let scan = Scan {
@@ -135,7 +135,7 @@ fn by_hamming<T: Copy + Sync>(
     top_k: usize,
     byte: impl Fn(T) -> u8 + Sync + Copy,
 ) -> Vec<Vec<Hit>> {
-    let isa = Isa::current();
+    let isa = Isa::exact();
     let words = corpus.ncols().div_ceil(8);
     let search = |queries: ArrayView2<T>| {
         let asked: Vec<Vec<u64>> = queries

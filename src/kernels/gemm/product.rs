@@ -101,7 +101,7 @@ impl Isa {
     }
 
     /// Whether a matrix of `f32` is kept as pairs of bf16.
-    pub(super) fn splits_f32(self) -> bool {
+    pub(in crate::kernels) fn splits_f32(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return matches!(self, Self::Amx(_));
         #[cfg(not(target_arch = "x86_64"))]
