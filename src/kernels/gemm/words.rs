@@ -112,12 +112,7 @@ pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &m
                 bf16_pair(round_to_bf16(alpha * x), round_to_bf16(alpha * y))
             });
         }
-        Format::Int8 => {
-            let byte = |x: f32| u32::from(quantise(scaling, x));
-            encode_by(values, words, |[a, b, c, d]| {
-                byte(a) | (byte(b) << 8) | (byte(c) << 16) | (byte(d) << 24)
-            });
-        }
+        Format::Int8 => encode_bytes(scaling, values, words),
         Format::Int16 => {
             // A few words at a time, so that the shorter ones stay in registers or nearly so.
             let mut short = [0; PAIRS];
@@ -125,7 +120,7 @@ pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &m
             for words in words.chunks_mut(2 * PAIRS) {
                 let (words, _) = words.as_chunks_mut::<2>();
                 let short = &mut short[..words.len()];
-                encode(Format::Int8, scaling, values.next().unwrap_or_default(), short);
+                encode_bytes(scaling, values.next().unwrap_or_default(), short);
                 for (out, word) in words.iter_mut().zip(short) {
                     *out = [*word & 0x00FF_00FF, (*word >> 8) & 0x00FF_00FF];
                 }
@@ -145,6 +140,15 @@ pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &m
             }
         }
     }
+}
+
+/// Four values to a word, as 8-bit integers.
+#[inline(always)]
+fn encode_bytes(scaling: Scaling, values: &[f32], words: &mut [u32]) {
+    let byte = |x: f32| u32::from(quantise(scaling, x));
+    encode_by(values, words, |[a, b, c, d]| {
+        byte(a) | (byte(b) << 8) | (byte(c) << 16) | (byte(d) << 24)
+    });
 }
 
 /// Word `w` of each column, from the rows of a transposed `B`: of the two rows that a word holds values of, each a value for
