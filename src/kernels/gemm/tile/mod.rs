@@ -18,6 +18,8 @@ macro_rules! define_tile {
             ahead: Ahead,
         ) {
             let (c, _) = c.as_chunks_mut::<COLUMNS>();
+            // That there are M rows is known when this is compiled: the sums then never leave the registers.
+            let c: &mut [_; M] = c.try_into().expect("as many rows of `c` as of `a`");
             let mut sums = [[$zero; WIDTH]; M];
             if accumulate {
                 for (sums, c) in sums.iter_mut().zip(c.iter()) {
