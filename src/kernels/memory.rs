@@ -1,6 +1,6 @@
 //! [`Words`] that are made once and then only read, packed weights above all: in an [`Arena`], or in a mapped file.
 
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{Mmap, MmapMut};
@@ -124,6 +124,63 @@ impl Arena {
         let end = (start + len).next_multiple_of(LINE).min(chunk.len);
         *open = Some((Arc::clone(&chunk), end));
         Some((chunk, start))
+    }
+}
+
+/// Words on the heap that begin with a cache line, for memory that is used again and again: a register of 64 bytes is then
+/// loaded from one line and not from two.
+#[derive(Debug, Default)]
+pub struct Lines {
+    words: Vec<u32>,
+    start: usize,
+    len: usize,
+}
+
+impl Lines {
+    /// Makes them `len` words, and returns them, with whatever in them.
+    pub fn resize(&mut self, len: usize) -> &mut [u32] {
+        if self.words.len() < len + LINE {
+            // What is there need not be kept, so it is not copied.
+            self.words = vec![0; len + LINE];
+            self.start = self.words.as_ptr().align_offset(LINE * size_of::<u32>()).min(LINE);
+        }
+        self.len = len;
+        self
+    }
+
+    /// The words as the `f32`s whose bits they are.
+    #[must_use]
+    pub fn as_floats(&self) -> &[f32] {
+        <[f32]>::ref_from_bytes(self.as_bytes()).expect("of the same size and alignment")
+    }
+
+    /// As [`as_floats`](Self::as_floats), to be written.
+    pub fn as_mut_floats(&mut self) -> &mut [f32] {
+        let words: &mut [u32] = self;
+        <[f32]>::mut_from_bytes(words.as_mut_bytes()).expect("of the same size and alignment")
+    }
+}
+
+impl Deref for Lines {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.words[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [u32] {
+        &mut self.words[self.start..][..self.len]
+    }
+}
+
+/// Of the same words, elsewhere.
+impl Clone for Lines {
+    fn clone(&self) -> Self {
+        let mut lines = Self::default();
+        lines.resize(self.len).copy_from_slice(self);
+        lines
     }
 }
 

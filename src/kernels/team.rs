@@ -34,10 +34,10 @@ impl Team {
         if threads == 1 {
             return Self::alone();
         }
-        let shared = Arc::new(Shared::default());
-        for _ in 1..threads {
+        let shared = Arc::new(Shared::new(threads));
+        for member in 1..threads {
             let shared = Arc::clone(&shared);
-            rayon::spawn(move || shared.help());
+            rayon::spawn(move || shared.help(member));
         }
         Self { shared: Some(shared), threads }
     }
@@ -49,6 +49,9 @@ impl Team {
     }
 
     /// Runs `work` on each item, each on one of the threads; returns when all are done.
+    ///
+    /// Each thread begins with a run of items of its own, one after another, so that what follows an item in memory is what
+    /// it will need next, and then takes what others have left.
     ///
     /// # Panics
     ///
@@ -83,7 +86,6 @@ impl Drop for Team {
 type Work = &'static (dyn Fn(usize) + Sync);
 
 /// What a caller and its helpers see of each other.
-#[derive(Default)]
 struct Shared {
     /// [`OPEN`] while there is work that helpers may join, plus the number of those that have.
     gate: AtomicUsize,
@@ -92,8 +94,8 @@ struct Shared {
     work: UnsafeCell<Option<(Work, usize)>>,
     /// Whether [`Shared::run`] is running: it is for one thread at a time.
     busy: AtomicBool,
-    /// The first item that nobody has taken.
-    next: AtomicUsize,
+    /// Of each member's run how many items are taken.
+    taken: Box<[AtomicUsize]>,
     panicked: AtomicBool,
     over: AtomicBool,
 }
@@ -115,6 +117,17 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    fn new(members: usize) -> Self {
+        Self {
+            gate: AtomicUsize::new(0),
+            work: UnsafeCell::new(None),
+            busy: AtomicBool::new(false),
+            taken: (0..members).map(|_| AtomicUsize::new(0)).collect(),
+            panicked: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        }
+    }
+
     /// The caller's side: opens the gate, works, closes it, and waits until the helpers inside are through.
     #[allow(unsafe_code, reason = "lends a closure to other threads: see the blocks")]
     fn run(&self, items: usize, work: &(dyn Fn(usize) + Sync)) {
@@ -124,9 +137,9 @@ impl Shared {
         // SAFETY: the gate is closed and nobody inside: so it was made, and so the last run left it. There is one run at a
         // time, by `busy`.
         unsafe { *self.work.get() = Some((work, items)) };
-        self.next.store(0, Ordering::Relaxed);
+        self.taken.iter().for_each(|taken| taken.store(0, Ordering::Relaxed));
         self.gate.store(OPEN, Ordering::Release);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.take(work, items)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.take(0, work, items)));
         self.gate.fetch_and(!OPEN, Ordering::Relaxed);
         wait_until(|| self.gate.load(Ordering::Acquire) == 0, std::thread::yield_now);
         if let Err(panic) = outcome {
@@ -135,9 +148,9 @@ impl Shared {
         assert!(!self.panicked.load(Ordering::Relaxed), "a helper thread panicked");
     }
 
-    /// A helper's side: joins whatever work is open, until the call is over.
+    /// A helper's side, who is number `member` of the team: joins whatever work is open, until the call is over.
     #[allow(unsafe_code, reason = "reads what the caller lends: see the block")]
-    fn help(&self) {
+    fn help(&self, member: usize) {
         loop {
             let mut gate = 0;
             let mut is_called = || {
@@ -165,7 +178,7 @@ impl Shared {
             // is let out below; the exchange has acquired what the caller wrote before it opened the gate.
             let work = unsafe { *self.work.get() };
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                work.into_iter().for_each(|(work, items)| self.take(work, items));
+                work.into_iter().for_each(|(work, items)| self.take(member, work, items));
             }));
             if outcome.is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
@@ -177,13 +190,18 @@ impl Shared {
         }
     }
 
-    fn take(&self, work: Work, items: usize) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= items {
-                return;
+    /// Works on the items of a member's own run, then on those of the next ones.
+    fn take(&self, member: usize, work: Work, items: usize) {
+        let members = self.taken.len();
+        for run in (member..members).chain(0..member) {
+            let (start, end) = (run * items / members, (run + 1) * items / members);
+            loop {
+                let index = start + self.taken[run].fetch_add(1, Ordering::Relaxed);
+                if index >= end {
+                    break;
+                }
+                work(index);
             }
-            work(index);
         }
     }
 }
@@ -246,9 +264,9 @@ mod tests {
     fn helpers_that_wait_do_other_work_of_the_pool() {
         // Every thread of the pool but one is a helper; the caller waits for work that it has given to the pool.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(2));
         let helper = Arc::clone(&shared);
-        pool.spawn(move || helper.help());
+        pool.spawn(move || helper.help(1));
         assert_eq!(pool.install(|| 7), 7);
         shared.over.store(true, Ordering::Release);
     }

@@ -1,6 +1,8 @@
 //! [`Buffers`]: the memory of a forward pass.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+use crate::kernels::memory::Lines;
 
 /// The intermediate results of one layer, used again by the next one and by the next batch: `N · (6 D + F)` numbers, for the
 /// base model 30 KiB a token.
@@ -18,25 +20,28 @@ pub(crate) struct Buffers {
     pub(super) wide: Buffer,
 }
 
-/// A matrix that grows when it must.
+/// A matrix that grows when it must, its rows one after another from the beginning of a cache line on.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(Array2<f32>);
+pub(super) struct Buffer {
+    lines: Lines,
+    columns: usize,
+}
 
 impl Buffer {
-    /// Room for `[rows, columns]`, with whatever was there before.
+    /// Room for `[rows, columns]`, with whatever in it; with what was there before if the columns are as many and the rows no
+    /// more.
     pub(super) fn room(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
-        if self.0.ncols() != columns || self.0.nrows() < rows {
-            self.0 = Array2::zeros((rows, columns));
+        self.columns = columns;
+        if self.lines.len() < rows * columns {
+            self.lines.resize(rows * columns);
         }
-        self.0.slice_mut(s![..rows, ..])
+        let floats = &mut self.lines.as_mut_floats()[..rows * columns];
+        ArrayViewMut2::from_shape((rows, columns), floats).expect("as long as it is wide")
     }
 
     /// The first `rows` rows.
     pub(super) fn view(&self, rows: usize) -> ArrayView2<'_, f32> {
-        self.0.slice(s![..rows, ..])
-    }
-
-    pub(super) fn into_inner(self) -> Array2<f32> {
-        self.0
+        let floats = &self.lines.as_floats()[..rows * self.columns];
+        ArrayView2::from_shape((rows, self.columns), floats).expect("as long as it is wide")
     }
 }

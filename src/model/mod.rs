@@ -118,8 +118,7 @@ impl Mpnet {
     #[must_use]
     pub fn forward(&self, batch: &Batch) -> Array2<f32> {
         let mut buffers = Buffers::default();
-        self.forward_in(&Team::gather(), batch, &mut buffers);
-        buffers.hidden.into_inner()
+        self.forward_in(&Team::gather(), batch, &mut buffers).to_owned()
     }
 
     /// As [`Mpnet::forward`], by the threads of `team` and in memory that is there: a view of it, `[N, D]`.

@@ -29,11 +29,14 @@ use super::precision::Precision;
 use super::simd::Simd;
 use super::team::Team;
 pub use packed::PackedMatrix;
-use product::{Factors, Multiply, Pack, Product, Rectangle, Rows};
+use product::{Blocks, Factors, Heights, Multiply, Pack, Product, Rectangle, Rows};
 use words::Format;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
+
+/// Rows for each thread from which on a product is cut between rows only.
+const MANY: usize = 512;
 
 /// Pieces for each thread where a product is cut across: more even out, fewer save overhead.
 const PIECES: usize = 4;
@@ -98,7 +101,7 @@ pub fn par_matmul(
     let factors = Factors { alpha: 1.0, a, b, epilogue };
     let cuts = Cuts::new(b, a.nrows(), team.threads());
     let isa = b.isa;
-    if cuts.across == 1 {
+    if !cuts.shares_rows() {
         let rectangles = cuts.rectangles(out, isa.columns());
         team.for_each(rectangles, |rectangle| isa.run(Product { factors, rectangle }));
         return;
@@ -108,8 +111,8 @@ pub fn par_matmul(
         static PACKED: RefCell<Vec<Rows>> = RefCell::default();
     }
     let mut packed = PACKED.take();
-    packed.resize_with(cuts.down, Rows::default);
-    let blocks = packed.iter_mut().enumerate().map(|(i, rows)| (cuts.rows(i), rows)).collect();
+    packed.resize_with(cuts.blocks(), Rows::default);
+    let blocks = packed.iter_mut().enumerate().map(|(i, rows)| (cuts.block(i), rows)).collect();
     let pack = |(at, rows): (std::ops::Range<usize>, &mut Rows)| {
         isa.run(Pack { factors, first: at.start, count: at.len(), rows });
     };
@@ -118,9 +121,9 @@ pub fn par_matmul(
     } else {
         team.for_each(blocks, pack)
     }
-    let rectangles = cuts.rectangles(out, isa.columns()).into_iter().enumerate().collect();
-    team.for_each(rectangles, |(index, rectangle): (usize, Rectangle)| {
-        isa.run(Multiply { factors, rows: &packed[index / cuts.across], rectangle });
+    team.for_each(cuts.rectangles(out, isa.columns()), |rectangle| {
+        let blocks = Blocks { blocks: &packed[rectangle.row / cuts.height..], height: cuts.height };
+        isa.run(Multiply { factors, blocks, rectangle });
     });
     PACKED.set(packed);
 }
@@ -137,15 +140,16 @@ fn check(a: ArrayView2<f32>, b: &PackedMatrix, out: (usize, usize)) {
 /// Into how many pieces the `m` rows and the columns of a product are cut.
 ///
 /// A vector tier wants as many rows as fit the cache when they are packed, and then all columns: each row is packed once,
-/// each panel read once for many rows. Where that gives too few pieces for the threads, as for a single query, they are cut
-/// across too, so that every thread reads its share of the weights. The scalar tier packs rows and columns anew for each
-/// piece: of all cuts with enough pieces it takes the one that packs least.
+/// each panel read once for many rows. Where that gives too few pieces for the threads, as for a single text, they are cut
+/// across too, so that every thread reads its share of the weights; the rows are then packed first, in blocks, by all threads.
+/// The scalar tier packs rows and columns anew for each piece: of all cuts with enough pieces it takes the one that packs least.
 struct Cuts {
     m: usize,
     down: usize,
     across: usize,
-    /// All cuts between rows are at multiples of this.
+    /// Rows of a block. All cuts between rows are at multiples of this.
     height: usize,
+    packs_blocks: bool,
 }
 
 impl Cuts {
@@ -158,56 +162,73 @@ impl Cuts {
             _ => (PIECES * threads).min(work / SMALL + 1),
         };
         let panels = n.div_ceil(b.isa.columns()).max(1);
-        let Some((tallest, unit)) = b.isa.height(b) else {
+        let Some(Heights { step, tile, least, most }) = b.isa.heights(b) else {
             let packed = |down: usize| wanted.div_ceil(down).clamp(1, panels) * m + down * n;
             let down = (1..=wanted.min(m)).min_by_key(|&down| packed(down)).unwrap_or(1);
             let across = wanted.div_ceil(down).clamp(1, panels);
-            return Self { m, down, across, height: m.div_ceil(down) };
+            let height = m.div_ceil(down).max(1);
+            return Self {
+                m,
+                down: m.div_ceil(height).max(1),
+                across,
+                height,
+                packs_blocks: false,
+            };
         };
-        let blocks = m.div_ceil(tallest).max(1);
-        // Blocks enough to give each thread its share stay whole.
-        let whole = wanted == 1 || blocks >= 2 * threads;
-        let across = match whole {
-            true => 1,
-            // As many pieces for each thread.
-            false => {
-                let even = threads / greatest_common_divisor(threads, blocks);
-                wanted.div_ceil(blocks).next_multiple_of(even).clamp(1, panels)
-            }
-        };
-        let down = if whole && wanted > 1 { blocks.next_multiple_of(threads) } else { blocks };
-        let height = m.div_ceil(down).next_multiple_of(unit);
-        Self { m, down: m.div_ceil(height.max(1)).max(1), across, height }
+        if wanted == 1 || m >= threads * MANY {
+            // Rows enough to give each thread its share.
+            let down = if wanted == 1 { 1 } else { m.div_ceil(most).next_multiple_of(threads) };
+            let height = m.div_ceil(down).next_multiple_of(step).max(1);
+            return Self {
+                m,
+                down: m.div_ceil(height).max(1),
+                across: 1,
+                height,
+                packs_blocks: false,
+            };
+        }
+        let across = wanted.min(panels);
+        let blocks = m.div_ceil(most).max((2 * threads).min(m / least)).max(1);
+        let height = m.div_ceil(blocks).next_multiple_of(tile);
+        let down = wanted.div_ceil(across).min(m.div_ceil(height));
+        Self { m, down, across, height, packs_blocks: true }
     }
 
-    /// The rows of piece `i` of those downwards.
-    fn rows(&self, i: usize) -> std::ops::Range<usize> {
+    /// Whether several pieces are made from the same rows.
+    fn shares_rows(&self) -> bool {
+        self.packs_blocks
+    }
+
+    /// Blocks of rows.
+    fn blocks(&self) -> usize {
+        self.m.div_ceil(self.height)
+    }
+
+    /// The rows of block `i`.
+    fn block(&self, i: usize) -> std::ops::Range<usize> {
         (i * self.height).min(self.m)..((i + 1) * self.height).min(self.m)
     }
 
     /// Cuts `out` into the pieces, row by row of pieces; across at multiples of `panel`.
     fn rectangles<'a>(&self, mut out: ArrayViewMut2<'a, f32>, panel: usize) -> Vec<Rectangle<'a>> {
         let n = out.ncols();
-        let panels = n.div_ceil(panel);
+        let (panels, blocks) = (n.div_ceil(panel), self.blocks());
         let mut pieces = Vec::with_capacity(self.down * self.across);
         for i in 0..self.down {
-            let at = self.rows(i);
-            let (mut rows, below) = out.split_at(Axis(0), at.len());
+            let edge = |i: usize| (i * blocks / self.down * self.height).min(self.m);
+            let (row, end) = (edge(i), edge(i + 1));
+            let (mut rows, below) = out.split_at(Axis(0), end - row);
             out = below;
             for j in 0..self.across {
                 let edge = |j: usize| (j * panels / self.across * panel).min(n);
                 let (column, end) = (edge(j), edge(j + 1));
                 let (piece, right) = rows.split_at(Axis(1), end - column);
                 rows = right;
-                pieces.push(Rectangle { row: at.start, column, out: piece });
+                pieces.push(Rectangle { row, column, out: piece });
             }
         }
         pieces
     }
-}
-
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// The number of operations in `steps` rounds of multiply-adds on registers alone, in the format that products of

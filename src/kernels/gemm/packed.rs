@@ -9,12 +9,12 @@ use zerocopy::{FromBytes, IntoBytes};
 #[cfg(target_arch = "x86_64")]
 use super::tile::transpose;
 use super::words::{
-    Format, PAIRS, Scaling, channel_scale, channel_scaling, encode, encode_pair_of_rows,
+    Encode, Format, PAIRS, Scaling, channel_scale, channel_scaling, encode, encode_pair_of_rows,
 };
 use crate::kernels::isa::Isa;
-use crate::kernels::memory::{Arena, Words};
+use crate::kernels::memory::{Arena, Lines, Words};
 use crate::kernels::precision::Precision;
-use crate::kernels::simd::{Kernel, Simd};
+use crate::kernels::simd::Kernel;
 
 /// The right-hand side of a product, `B` `[N, K]`, in the format and the order of one instruction set.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ const WIDEST: usize = 32;
 #[derive(Debug, Clone)]
 pub(super) enum Values {
     /// In memory that can be packed into again.
-    Own(Vec<u32>),
+    Own(Lines),
     /// Where they were made once and for all.
     Kept(Words),
 }
@@ -111,7 +111,7 @@ impl PackedMatrix {
     #[must_use]
     pub fn empty(isa: Isa, precision: Precision) -> Self {
         let format = Format::of(isa, precision);
-        let (values, scales, sums) = (Values::Own(Vec::new()), Vec::new(), Vec::new());
+        let (values, scales, sums) = (Values::Own(Lines::default()), Vec::new(), Vec::new());
         Self { isa, format, n: 0, k: 0, values, scales, sums, balance: Vec::new() }
     }
 
@@ -192,9 +192,11 @@ impl PackedMatrix {
     /// Makes it a matrix `[n, k]`, with memory of its own.
     fn resize(&mut self, shape: (usize, usize)) -> Layout {
         let layout = self.reshape(shape);
-        match &mut self.values {
-            Values::Own(values) => values.resize(layout.len, 0),
-            kept => *kept = Values::Own(vec![0; layout.len]),
+        if let Values::Kept(_) = self.values {
+            self.values = Values::Own(Lines::default());
+        }
+        if let Values::Own(values) = &mut self.values {
+            values.resize(layout.len);
         }
         layout
     }
@@ -305,9 +307,9 @@ struct PackPanel<'a, R> {
     factors: &'a [f32],
 }
 
-impl<'b, S: Simd, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
+impl<'b, S: Encode, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run(self, simd: S) {
         let Self { panel, row, factors } = self;
         let Panel { format, columns, first, rows, values, scales, sums } = panel;
         let k = factors.len();
@@ -338,7 +340,7 @@ impl<'b, S: Simd, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
             for (j, (staged, &scaling)) in staged.iter_mut().zip(&scalings).enumerate().take(rows) {
                 let row = row(j);
                 let (start, end) = (piece * step, ((piece + 1) * step).min(row.len()));
-                encode(format, scaling, &row[start..end], &mut staged[..words]);
+                encode(simd, format, scaling, &row[start..end], &mut staged[..words]);
                 if integers {
                     let bytes = staged[..words].iter().flat_map(|word| word.to_le_bytes());
                     totals[j] += bytes.map(|byte| i32::from(byte as i8)).sum::<i32>();
@@ -361,9 +363,9 @@ struct PackTransposed<'a> {
     values: &'a mut [u32],
 }
 
-impl<S: Simd> Kernel<S> for PackTransposed<'_> {
+impl<S: Encode> Kernel<S> for PackTransposed<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run(self, simd: S) {
         let Self { format, columns, b, values } = self;
         let (k, n) = b.dim();
         let panel = match n.div_ceil(columns) {
@@ -378,8 +380,8 @@ impl<S: Simd> Kernel<S> for PackTransposed<'_> {
             };
             for (w, words) in values.chunks_exact_mut(columns).enumerate() {
                 match format {
-                    Format::F32 => encode(format, Scaling::by(1.0), row(w), words),
-                    _ => encode_pair_of_rows(format, w, row, words),
+                    Format::F32 => encode(simd, format, Scaling::by(1.0), row(w), words),
+                    _ => encode_pair_of_rows(simd, format, w, row, words),
                 }
             }
         }

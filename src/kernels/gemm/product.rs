@@ -6,28 +6,38 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::Epilogue;
 use super::packed::PackedMatrix;
-use super::words::{Format, Range, Scaling, encode_as, expand};
+use super::words::{Encode, Format, Range, Scaling, encode_as, expand};
 use crate::kernels::isa::Isa;
+use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Scalar, Simd};
 #[cfg(target_arch = "x86_64")]
 use {
-    super::tile::{DEPTH, Tile, expand as expand_panel},
+    super::tile::{Ahead, Band, DEPTH, Tile, expand as expand_panel, fetch, tiles},
     crate::kernels::simd::{Amx, Avx2, Avx512},
 };
 
-/// Packed words of `A` that one task works on: 512 KiB, half of a second-level cache of 1 MiB.
+/// Rows that are packed at once at most.
 #[cfg(target_arch = "x86_64")]
-const BLOCK: usize = 128 << 10;
+const TALLEST: usize = 512;
 
-/// Rows that one task works on at most, so that the partial results of a group of panels stay in cache too: 128 KiB for
-/// AVX-512.
+/// Rows that go together through a group of panels where they are few, or where panels have to be expanded for them: the
+/// partial results of the group, 128 KiB for AVX-512, stay in a second-level cache.
 #[cfg(target_arch = "x86_64")]
-const TALLEST: usize = 256;
+const TOGETHER: usize = 256;
 
-/// Panels between two visits to the result: a row of it is then written 512 bytes at a time, and not 128 in each of as many
-/// pages as there are rows.
+/// Rows so few that what counts is how panels come from memory: they are then visited in pieces, each by all rows, while the
+/// next one is fetched.
+#[cfg(target_arch = "x86_64")]
+const FEW: usize = 48;
+
+/// Panels between two visits to the result at most: a row of it is then written 512 bytes at a time, and not 128 in each of as
+/// many pages as there are rows.
 #[cfg(target_arch = "x86_64")]
 const GROUP: usize = 4;
+
+/// Words of the panels of a group, where all bands of rows go through it: 384 KiB of a second-level cache of 1 MiB.
+#[cfg(target_arch = "x86_64")]
+const GROUP_WORDS: usize = 96 << 10;
 
 /// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
 #[cfg(target_arch = "x86_64")]
@@ -69,8 +79,8 @@ struct Scratch {
 #[derive(Default)]
 struct Partial {
     /// A piece of `B`, where it has to be expanded.
-    expanded: Vec<u32>,
-    sums: Vec<u32>,
+    expanded: Lines,
+    sums: Lines,
 }
 
 thread_local! {
@@ -119,26 +129,43 @@ impl Isa {
         }
     }
 
-    /// How many rows to pack at most at once, to multiply them with `b`, and of what they should be a multiple; `None` where
-    /// any number will do.
-    pub(super) fn height(self, b: &PackedMatrix) -> Option<(usize, usize)> {
+    /// How rows are packed that are to be multiplied with `b`; `None` where any number of them will do.
+    pub(super) fn heights(self, b: &PackedMatrix) -> Option<Heights> {
         match self {
             Self::Scalar(_) => None,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(simd) => Some(height(simd, b)),
+            Self::Avx2(simd) => Some(heights(simd, b)),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => Some(height(simd, b)),
+            Self::Avx512(simd) => Some(heights(simd, b)),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx(simd) => Some(height(simd, b)),
+            Self::Amx(simd) => Some(heights(simd, b)),
         }
     }
 }
 
+/// Numbers of rows that an instruction set is fast with.
+pub(super) struct Heights {
+    /// Any number is a multiple of this, or filled up to one.
+    pub(super) step: usize,
+    /// Of the tallest tile.
+    pub(super) tile: usize,
+    /// The fewest that are worth a block of their own.
+    pub(super) least: usize,
+    /// The most that one thread packs at once.
+    pub(super) most: usize,
+}
+
 #[cfg(target_arch = "x86_64")]
-fn height<S: Tile>(simd: S, b: &PackedMatrix) -> (usize, usize) {
+fn heights<S: Tile>(simd: S, b: &PackedMatrix) -> Heights {
     let words = b.words() * b.format.values_per_word() / multiplied_as(simd, b).values_per_word();
-    let rows = (BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
-    ((rows / S::ROWS).max(1) * S::ROWS, S::ROW_STEP)
+    let rows = (S::BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
+    let tiles = if S::WHOLE { 2 } else { 64 / S::ROWS };
+    Heights {
+        step: S::ROW_STEP,
+        tile: S::ROWS,
+        least: tiles * S::ROWS,
+        most: (rows / S::ROWS).max(1) * S::ROWS,
+    }
 }
 
 /// The format in which the tiles of `simd` multiply with `b`: its own, or a wider one that it is expanded to.
@@ -180,8 +207,15 @@ pub(super) struct Pack<'a, 'b> {
 /// Multiplies rows that are packed, those of the rectangle.
 pub(super) struct Multiply<'a, 'b> {
     pub(super) factors: Factors<'a>,
-    pub(super) rows: &'b Rows,
+    pub(super) blocks: Blocks<'b>,
     pub(super) rectangle: Rectangle<'b>,
+}
+
+/// Packed rows, as many in each block but perhaps the last.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<'a> {
+    pub(super) blocks: &'a [Rows],
+    pub(super) height: usize,
 }
 
 /// The scratch memory is taken out of its place and put back, since a closure would be compiled without the instructions.
@@ -193,13 +227,14 @@ macro_rules! kernels {
                 let Self { factors, rectangle: Rectangle { row, column, mut out } } = self;
                 let mut scratch = SCRATCH.take();
                 let Scratch { rows, partial } = &mut scratch;
-                let height = factors.b.isa.height(factors.b).map_or(usize::MAX, |(most, _)| most);
+                let height = factors.b.isa.heights(factors.b).map_or(usize::MAX, |heights| heights.most);
                 let mut first = 0;
                 while first < out.nrows() {
                     let count = height.min(out.nrows() - first);
                     let out = out.slice_mut(s![first..first + count, ..]);
                     factors.pack(simd, row + first, count, rows);
-                    factors.multiply(simd, rows, Rectangle { row: row + first, column, out }, partial);
+                    let blocks = Blocks { blocks: std::slice::from_ref(rows), height: count };
+                    factors.multiply(simd, blocks, Rectangle { row: row + first, column, out }, partial);
                     first += count;
                 }
                 SCRATCH.set(scratch);
@@ -217,7 +252,7 @@ macro_rules! kernels {
             #[inline(always)]
             fn run(self, simd: $simd) {
                 let mut scratch = SCRATCH.take();
-                self.factors.multiply(simd, self.rows, self.rectangle, &mut scratch.partial);
+                self.factors.multiply(simd, self.blocks, self.rectangle, &mut scratch.partial);
                 SCRATCH.set(scratch);
             }
         }
@@ -230,7 +265,7 @@ kernels!(Avx2, Avx512, Amx);
 /// The two halves of a product, for each instruction set: by tiles, or by `matrixmultiply`.
 trait Halves<S> {
     fn pack(self, simd: S, first: usize, count: usize, rows: &mut Rows);
-    fn multiply(self, simd: S, rows: &Rows, rectangle: Rectangle, partial: &mut Partial);
+    fn multiply(self, simd: S, blocks: Blocks, rectangle: Rectangle, partial: &mut Partial);
 }
 
 impl Factors<'_> {
@@ -271,14 +306,28 @@ impl Factors<'_> {
         }
     }
 
-    /// Puts the sums of products of packed values into `row`, which begins at `column`, as what they stand for, and adds the
-    /// bias.
+    /// Puts the sums of products of packed values, each made a number by `value`, into `row`, which begins at `column`, as what
+    /// they stand for, and adds the bias.
     #[inline(always)]
     fn finish<S: Simd>(
         self,
         simd: S,
         range: Option<Range>,
-        sums: impl Iterator<Item = f32>,
+        sums: &[u32],
+        value: impl Fn(u32) -> f32 + Copy,
+        row: &mut [f32],
+        column: usize,
+    ) {
+        self.finish_piece(simd, range, sums, value, row, column);
+    }
+
+    #[inline(always)]
+    fn finish_piece<S: Simd>(
+        self,
+        simd: S,
+        range: Option<Range>,
+        sums: &[u32],
+        value: impl Fn(u32) -> f32,
         row: &mut [f32],
         column: usize,
     ) {
@@ -289,27 +338,29 @@ impl Factors<'_> {
             (Some(range), bias) => {
                 let scales = &self.b.scales[column..];
                 let totals = &self.b.sums[column..];
-                let product = |sum: f32, scale: f32, total: f32| {
-                    scale * simd.mul_add(range.scale, sum, range.offset * total)
+                let product = |sum: u32, scale: f32, total: f32| {
+                    scale * simd.mul_add(range.scale, value(sum), range.offset * total)
                 };
                 let out = out.zip(scales).zip(totals);
                 match bias {
                     Some(bias) => out.zip(bias).for_each(|((((x, sum), scale), total), bias)| {
-                        *x = product(sum, *scale, *total) + bias;
+                        *x = product(*sum, *scale, *total) + bias;
                     }),
                     None => out.for_each(|(((x, sum), scale), total)| {
-                        *x = product(sum, *scale, *total);
+                        *x = product(*sum, *scale, *total);
                     }),
                 }
             }
-            (None, Some(bias)) => out.zip(bias).for_each(|((x, sum), bias)| *x = sum + bias),
-            (None, None) => out.for_each(|(x, sum)| *x = sum),
+            (None, Some(bias)) => {
+                out.zip(bias).for_each(|((x, sum), bias)| *x = value(*sum) + bias)
+            }
+            (None, None) => out.for_each(|(x, sum)| *x = value(*sum)),
         }
     }
 }
 
 impl Halves<Scalar> for Factors<'_> {
-    fn pack(self, _: Scalar, first: usize, count: usize, rows: &mut Rows) {
+    fn pack(self, simd: Scalar, first: usize, count: usize, rows: &mut Rows) {
         let Rows { words, ranges } = rows;
         let k = self.b.words() * self.b.format.values_per_word();
         words.resize(count * k, 0);
@@ -318,14 +369,15 @@ impl Halves<Scalar> for Factors<'_> {
         for (i, words) in words.chunks_exact_mut(k.max(1)).enumerate() {
             let row = self.row(first + i, &mut copy);
             let (scaling, range) = self.scaling(row);
-            encode_as(Format::F32, self.b.format, scaling, row, words);
+            encode_as(simd, Format::F32, self.b.format, scaling, row, words);
             ranges.extend(range);
         }
     }
 
     #[allow(unsafe_code, reason = "matrixmultiply takes pointers: see the block")]
-    fn multiply(self, simd: Scalar, rows: &Rows, rectangle: Rectangle, partial: &mut Partial) {
+    fn multiply(self, simd: Scalar, blocks: Blocks, rectangle: Rectangle, partial: &mut Partial) {
         let Rectangle { column, mut out, .. } = rectangle;
+        let [rows] = blocks.blocks else { unreachable!("this tier has no blocks of rows") };
         let ((m, n), format) = (out.dim(), self.b.format);
         let words = self.b.words();
         let k = words * format.values_per_word();
@@ -336,9 +388,9 @@ impl Halves<Scalar> for Factors<'_> {
         for start in (0..n).step_by(COLUMNS) {
             let there = COLUMNS.min(n - start);
             let packed = &self.b.values[(column + start) * words..(column + start + there) * words];
-            expanded.resize(there * k, 0);
+            expanded.resize(there * k);
             expand(format, packed, expanded);
-            sums.resize(m * there, 0);
+            sums.resize(m * there);
             // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
             // its strides), and `sums` has room for m rows of them; all are contiguous. Their words are the bits of `f32`s,
             // for which `u32` has the size and the alignment.
@@ -363,8 +415,8 @@ impl Halves<Scalar> for Factors<'_> {
             let mut out = out.slice_mut(s![.., start..start + there]);
             for (i, (row, sums)) in out.rows_mut().into_iter().zip(sums.chunks(there)).enumerate() {
                 let row = row.into_slice().expect(CONTIGUOUS);
-                let sums = sums.iter().map(|&sum| f32::from_bits(sum));
-                self.finish(simd, rows.ranges.get(i).copied(), sums, row, column + start);
+                let range = rows.ranges.get(i).copied();
+                self.finish(simd, range, sums, f32::from_bits, row, column + start);
                 self.epilogue.activate(simd, row);
             }
         }
@@ -372,7 +424,7 @@ impl Halves<Scalar> for Factors<'_> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<S: Simd + Tile> Halves<S> for Factors<'_> {
+impl<S: Encode + Tile> Halves<S> for Factors<'_> {
     #[inline(always)]
     fn pack(self, simd: S, first: usize, count: usize, rows: &mut Rows) {
         let Rows { words, ranges } = rows;
@@ -391,64 +443,111 @@ impl<S: Simd + Tile> Halves<S> for Factors<'_> {
             for (chunk, start) in (0..length).step_by(DEPTH).enumerate() {
                 let words = &mut words[(chunk * height + i) * DEPTH..][..DEPTH.min(length - start)];
                 let values = values.next().unwrap_or_default();
-                encode_as(tile, format, scaling, values, words);
+                encode_as(simd, tile, format, scaling, values, words);
             }
         }
     }
 
     #[inline(always)]
     #[allow(unsafe_code, reason = "calls a function that needs instructions: see the block")]
-    fn multiply(self, simd: S, rows: &Rows, rectangle: Rectangle, partial: &mut Partial) {
+    fn multiply(self, simd: S, blocks: Blocks, rectangle: Rectangle, partial: &mut Partial) {
         let Rectangle { column: first_column, mut out, .. } = rectangle;
         let ((m, n), columns, format) = (out.dim(), S::COLUMNS, self.b.format);
         let tile = multiplied_as(simd, self.b);
         let per = format.values_per_word() / tile.values_per_word();
-        let (panel, depth) = (self.b.words() * columns, DEPTH / per * columns);
-        let height = m.next_multiple_of(S::ROW_STEP);
-        let (a, _) = rows.words.as_chunks::<DEPTH>();
+        let panel = self.b.words() * columns;
         let Partial { expanded, sums } = partial;
-        let group = columns * GROUP;
-        sums.resize(height * group, 0);
-        if panel == 0 {
-            sums.fill(0);
-        }
+        // Bands of one tile hold their sums in registers all along K; the panels of a group then stay in cache for all bands.
+        let (band, depth, group) = match S::WHOLE && tile == format && m > FEW {
+            true => (S::ROWS, panel, (GROUP_WORDS / panel.max(1)).clamp(1, GROUP)),
+            false => (TOGETHER, DEPTH / per * columns, GROUP),
+        };
+        let bands = || bands::<S>(m, blocks.height, band);
+        let count = bands().count();
         let _state = simd.state();
-        for column in (0..n).step_by(group) {
-            let there = group.min(n - column);
+        for column in (0..n).step_by(group * columns) {
+            let there = (group * columns).min(n - column);
+            let first_panel = (first_column + column) / columns;
             let panels = there.div_ceil(columns);
-            for (p, sums) in sums.chunks_exact_mut(height * columns).enumerate().take(panels) {
-                let start = ((first_column + column) / columns + p) * panel;
-                let panel = self.b.values[start..start + panel].chunks(depth);
-                for (chunk, mut b) in panel.enumerate() {
-                    if tile != format {
-                        expanded.resize(b.len() * per, 0);
-                        // SAFETY: there is no instruction set with tiles that has no AVX2.
-                        unsafe { expand_panel(tile, format, b, columns, expanded) };
-                        b = expanded;
-                    }
-                    let a = &a[chunk * height..(chunk + 1) * height];
-                    simd.multiply(tile, a, b, sums, chunk > 0);
+            for (i, (block, first, top, end)) in bands().enumerate() {
+                let rows = &blocks.blocks[block];
+                let height = blocks.height.min(m - first).next_multiple_of(S::ROW_STEP);
+                let (a, _) = rows.words.as_chunks::<DEPTH>();
+                let size = (end - top) * columns;
+                let out_rows = first + top..(first + end).min(m);
+                sums.resize(panels * size);
+                if panel == 0 {
+                    sums.fill(0);
                 }
-            }
-            let mut out = out.slice_mut(s![.., column..column + there]);
-            for (i, row) in out.rows_mut().into_iter().enumerate() {
-                let row = row.into_slice().expect(CONTIGUOUS);
-                let range = rows.ranges.get(i).copied();
-                for (p, piece) in row.chunks_mut(columns).enumerate() {
-                    let sums = &sums[(p * height + i) * columns..][..columns];
-                    let column = first_column + column + p * columns;
-                    if matches!(tile, Format::Int8 | Format::Int16) {
-                        let sums = sums.iter().map(|&sum| sum as i32 as f32);
-                        self.finish(simd, range, sums, piece, column);
-                    } else {
-                        let sums = sums.iter().map(|&sum| f32::from_bits(sum));
-                        self.finish(simd, range, sums, piece, column);
+                for start in (0..panel).step_by(depth.max(1)) {
+                    let words = depth.min(panel - start);
+                    let chunk = start / (DEPTH / per * columns);
+                    let a = Band { words: &a[chunk * height + top..], height, rows: end - top };
+                    for (p, sums) in sums.chunks_exact_mut(size).enumerate() {
+                        if start + depth >= panel {
+                            // The result will be written when the sums are complete; fetched first, its lines need not be
+                            // waited for one by one.
+                            let left = column + p * columns;
+                            let right = (left + columns).min(column + there);
+                            for i in out_rows.clone() {
+                                fetch(&out.row(i).to_slice().expect(CONTIGUOUS)[left..right]);
+                            }
+                        }
+                        let at = |p: usize, start: usize| (first_panel + p) * panel + start;
+                        let mut b = &self.b.values[at(p, start)..][..words];
+                        // What will be read when this has been.
+                        let next = match () {
+                            () if depth == panel => at(p + group, 0),
+                            () if p + 1 < panels => at(p + 1, start),
+                            () if start + depth < panel => at(0, start + depth),
+                            () => at(panels, 0),
+                        };
+                        let next = self.b.values.get(next..).unwrap_or_default();
+                        let ahead = Ahead::of(&next[..words.min(next.len())]).part(i, count);
+                        if tile != format {
+                            expanded.resize(b.len() * per);
+                            // SAFETY: there is no instruction set with tiles that has no AVX2.
+                            unsafe { expand_panel(tile, format, b, columns, expanded) };
+                            b = expanded;
+                        }
+                        simd.multiply(tile, a, b, sums, start > 0, ahead);
                     }
                 }
-                self.epilogue.activate(simd, row);
+                for i in out_rows {
+                    let row = out.row_mut(i).into_slice().expect(CONTIGUOUS);
+                    let row = &mut row[column..column + there];
+                    let range = rows.ranges.get(i - first).copied();
+                    for (p, piece) in row.chunks_mut(columns).enumerate() {
+                        let sums = &sums[p * size + (i - first - top) * columns..][..columns];
+                        let column = first_column + column + p * columns;
+                        if matches!(tile, Format::Int8 | Format::Int16) {
+                            let value = |sum| sum as i32 as f32;
+                            self.finish(simd, range, sums, value, piece, column);
+                        } else {
+                            self.finish(simd, range, sums, f32::from_bits, piece, column);
+                        }
+                    }
+                    self.epilogue.activate(simd, row);
+                }
             }
         }
     }
+}
+
+/// Cuts `m` rows, packed in blocks of `height`, into bands of at most `most`, as even as can be: for each the number of its block,
+/// that one's first row, and in it the band's own first row and the next one's, filled up as the tiles of `S` want it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn bands<S: Tile>(
+    m: usize,
+    height: usize,
+    most: usize,
+) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    (0..m).step_by(height.max(1)).enumerate().flat_map(move |(block, first)| {
+        let steps = height.min(m - first).div_ceil(S::ROW_STEP);
+        tiles(steps, most / S::ROW_STEP)
+            .map(move |(top, end)| (block, first, top * S::ROW_STEP, end * S::ROW_STEP))
+    })
 }
 
 /// The number of operations in `steps` rounds of multiply-adds on registers alone, of the tile for `format`.

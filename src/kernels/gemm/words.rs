@@ -2,6 +2,7 @@
 
 use crate::kernels::isa::Isa;
 use crate::kernels::precision::Precision;
+use crate::kernels::simd::{Scalar, Simd};
 use crate::kernels::{LANES, fold};
 
 /// What a packed word holds.
@@ -54,8 +55,8 @@ impl Format {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scaling {
     pub(super) alpha: f32,
-    offset: f32,
-    inverse: f32,
+    pub(super) offset: f32,
+    pub(super) inverse: f32,
 }
 
 impl Scaling {
@@ -101,9 +102,35 @@ pub(super) fn channel_scaling(scale: f32) -> Scaling {
     Scaling { alpha: 1.0, offset: 0.0, inverse: 1.0 / scale }
 }
 
+/// An instruction set that packs values; perhaps, some of them, by instructions of its own.
+pub(super) trait Encode: Simd {
+    /// Packs as many of the first values as it has an instruction for, and returns how many: whole words.
+    #[inline(always)]
+    fn encode_first(self, _: Format, _: Scaling, _: &[f32], _: &mut [u32]) -> usize {
+        0
+    }
+
+    /// Packs pairs of a value of `even` and one of `odd` as bf16, for as many of the first words as it has an instruction for,
+    /// and returns how many.
+    #[inline(always)]
+    fn encode_first_pairs(self, _even: &[f32], _odd: &[f32], _words: &mut [u32]) -> usize {
+        0
+    }
+}
+
+impl Encode for Scalar {}
+
 /// Packs `values` as words; fills the rest of `words` with zeros.
 #[inline(always)]
-pub(super) fn encode(format: Format, scaling: Scaling, values: &[f32], words: &mut [u32]) {
+pub(super) fn encode<S: Encode>(
+    simd: S,
+    format: Format,
+    scaling: Scaling,
+    values: &[f32],
+    words: &mut [u32],
+) {
+    let done = simd.encode_first(format, scaling, values, words);
+    let (values, words) = (&values[done..], &mut words[done / format.values_per_word()..]);
     let Scaling { alpha, .. } = scaling;
     match format {
         Format::F32 => encode_by(values, words, |[x]| (alpha * x).to_bits()),
@@ -154,7 +181,8 @@ fn encode_bytes(scaling: Scaling, values: &[f32], words: &mut [u32]) {
 /// Word `w` of each column, from the rows of a transposed `B`: of the two rows that a word holds values of, each a value for
 /// each column; beyond the last row they are empty. For bf16 formats.
 #[inline(always)]
-pub(super) fn encode_pair_of_rows<'a>(
+pub(super) fn encode_pair_of_rows<'a, S: Encode>(
+    simd: S,
     format: Format,
     w: usize,
     row: impl Fn(usize) -> &'a [f32],
@@ -172,6 +200,10 @@ pub(super) fn encode_pair_of_rows<'a>(
         words.iter_mut().zip(even).for_each(|(word, &x)| *word = rest_of_bf16(x) >> 16);
         words.iter_mut().zip(odd).for_each(|(word, &x)| *word |= rest_of_bf16(x));
     } else {
+        let done = simd.encode_first_pairs(even, odd, words);
+        let (even, odd) =
+            (even.get(done..).unwrap_or_default(), odd.get(done..).unwrap_or_default());
+        let words = &mut words[done..];
         words.iter_mut().zip(even).for_each(|(word, &x)| *word = round_to_bf16(x) >> 16);
         words.iter_mut().zip(odd).for_each(|(word, &x)| *word |= round_to_bf16(x));
     }
@@ -179,7 +211,8 @@ pub(super) fn encode_pair_of_rows<'a>(
 
 /// As [`encode`], rounded to `format`, but as words of the wider format `to`.
 #[inline(always)]
-pub(super) fn encode_as(
+pub(super) fn encode_as<S: Encode>(
+    simd: S,
     to: Format,
     format: Format,
     scaling: Scaling,
@@ -193,7 +226,7 @@ pub(super) fn encode_as(
         (Format::F32, Format::Int8) => {
             encode_by(values, words, |[x]| f32::from(quantise(scaling, x)).to_bits());
         }
-        _ => encode(to, scaling, values, words),
+        _ => encode(simd, to, scaling, values, words),
     }
 }
 
@@ -332,11 +365,11 @@ mod tests {
         let values: Vec<f32> = (1..=9).map(|i| i as f32).collect();
         let bf16 = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
         let mut words = [u32::MAX; 6];
-        encode(Format::Bf16, Scaling::by(2.0), &values, &mut words);
+        encode(Scalar, Format::Bf16, Scaling::by(2.0), &values, &mut words);
         assert_eq!(words[0], bf16(2.0) | (bf16(4.0) << 16));
         assert_eq!(words[4..], [bf16(18.0), 0]);
         let scaling = channel_scaling(channel_scale(&[127.0, -1.0]));
-        encode(Format::Int8, scaling, &[1.0, -2.0, 3.0, -4.0, 5.0], &mut words);
+        encode(Scalar, Format::Int8, scaling, &[1.0, -2.0, 3.0, -4.0, 5.0], &mut words);
         assert_eq!(words[0].to_le_bytes().map(|byte| byte as i8), [1, -2, 3, -4]);
         assert_eq!(words[1..3], [5, 0]);
     }
@@ -346,7 +379,7 @@ mod tests {
         let values: Vec<f32> = (0..301).map(|i| (i * 53 % 256) as f32).collect();
         let scaling = Range { scale: 1.0, offset: 0.0 }.scaling(1.0);
         let mut words = [u32::MAX; 152];
-        encode_as(Format::Int16, Format::Int8, scaling, &values, &mut words);
+        encode_as(Scalar, Format::Int16, Format::Int8, scaling, &values, &mut words);
         // Of each four first the even ones.
         for (words, values) in words.chunks(2).zip(values.chunks(4)) {
             let of = |i: usize| values.get(i).map_or(0, |&x| x as u32);
@@ -354,11 +387,68 @@ mod tests {
         }
     }
 
+    /// But for subnormal numbers, which they take for zero.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn instructions_pack_as_plain_code_does() {
+        use crate::kernels::simd::{Avx2, Avx512};
+
+        fn compare<S: Encode>(simd: S) {
+            let every = (0..=u32::MAX).step_by(9973).map(f32::from_bits);
+            let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0, f32::MAX, -2.5, 2.5];
+            let values: Vec<f32> = every.chain(special).filter(|x| !x.is_subnormal()).collect();
+            let bytes: Vec<f32> = (0..2048).map(|i| i as f32 / 8.0 - 0.3).collect();
+            let scaling = Range { scale: 0.9, offset: -0.7 }.scaling(0.87);
+            // Of every length around the registers.
+            for n in (0..100).chain([values.len()]) {
+                for (format, scaling, values) in [
+                    (Format::F32, Scaling::by(0.3), &values),
+                    (Format::Bf16, Scaling::by(1.0), &values),
+                    (Format::Bf16Pairs, Scaling::by(1.0), &values),
+                    (Format::Int8, scaling, &bytes),
+                ] {
+                    let values = &values[values.len() - n.min(values.len())..];
+                    let mut got = vec![u32::MAX; format.words(n, PAIRS)];
+                    let mut want = got.clone();
+                    encode(simd, format, scaling, values, &mut got);
+                    encode(Scalar, format, scaling, values, &mut want);
+                    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                        // What rounding leaves may be subnormal.
+                        let halves =
+                            |word: u32| [word << 16, word & 0xFFFF_0000].map(f32::from_bits);
+                        let same =
+                            halves(*got).into_iter().zip(halves(*want)).all(|(got, want)| {
+                                got.to_bits() == want.to_bits()
+                                    || got == 0.0 && want.abs() <= f32::MIN_POSITIVE
+                            });
+                        let same = if format == Format::Bf16Pairs { same } else { got == want };
+                        assert!(same, "{format:?}, {n} values, word {i}: {got:#x} {want:#x}");
+                    }
+                }
+                let (even, odd) = values[..n].split_at(n / 2);
+                let mut got = vec![u32::MAX; n - n / 2];
+                let mut want = got.clone();
+                for odd in [odd, &[]] {
+                    let row = |i: usize| if i == 0 { even } else { odd };
+                    encode_pair_of_rows(simd, Format::Bf16, 0, row, &mut got);
+                    encode_pair_of_rows(Scalar, Format::Bf16, 0, row, &mut want);
+                    assert_eq!(got, want, "{n}");
+                }
+            }
+        }
+        if let Some(simd) = Avx2::detect() {
+            compare(simd);
+        }
+        if let Some(simd) = Avx512::detect() {
+            compare(simd);
+        }
+    }
+
     #[test]
     fn pairs_hold_sixteen_bits() {
         let values: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
         let mut words = [u32::MAX; 64];
-        encode(Format::Bf16Pairs, Scaling::by(1.0), &values, &mut words);
+        encode(Scalar, Format::Bf16Pairs, Scaling::by(1.0), &values, &mut words);
         for (i, &x) in values.iter().enumerate() {
             let half = |start: usize| {
                 let word = words[i / PAIRS * PAIRS + start + i % PAIRS / 2];
@@ -369,7 +459,7 @@ mod tests {
             assert!((high + low - x).abs() <= x.abs() / 65536.0, "{x}: {high} + {low}");
         }
         assert!(words[36..48].iter().all(|&word| word == 0));
-        encode(Format::Bf16Pairs, Scaling::by(1.0), &[f32::INFINITY], &mut words);
+        encode(Scalar, Format::Bf16Pairs, Scaling::by(1.0), &[f32::INFINITY], &mut words);
         assert_eq!((words[0], words[16]), (0x7F80, 0));
     }
 }

@@ -6,18 +6,40 @@
 
 use std::arch::asm;
 
-use super::{Ahead, DEPTH, Tile, check};
+use super::{Ahead, Band, DEPTH, Fetch, Tile, check};
 use crate::kernels::amx::Configured;
-use crate::kernels::gemm::words::{Format, PAIRS};
+use crate::kernels::gemm::words::{Encode, Format, PAIRS, Scaling};
 use crate::kernels::simd::Amx;
 
 /// Rows of a tile register, and words of a row of it.
 const SIDE: usize = 16;
 const COLUMNS: usize = 2 * SIDE;
 
+/// As without the tile registers.
+impl Encode for Amx {
+    #[inline(always)]
+    fn encode_first(
+        self,
+        format: Format,
+        scaling: Scaling,
+        values: &[f32],
+        words: &mut [u32],
+    ) -> usize {
+        self.avx512().encode_first(format, scaling, values, words)
+    }
+
+    #[inline(always)]
+    fn encode_first_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) -> usize {
+        self.avx512().encode_first_pairs(even, odd, words)
+    }
+}
+
 impl Tile for Amx {
     const ROWS: usize = 2 * SIDE;
     const COLUMNS: usize = COLUMNS;
+    /// 1.5 MiB of a second-level cache of 2.
+    const BLOCK: usize = 384 << 10;
+    const WHOLE: bool = false;
     const ROW_STEP: usize = SIDE;
     const WORD_STEP: usize = SIDE;
 
@@ -39,14 +61,15 @@ impl Tile for Amx {
     fn multiply(
         self,
         format: Format,
-        a: &[[u32; DEPTH]],
+        a: Band,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
+        ahead: Ahead,
     ) {
         check(self, format, a, b, c);
         if format == Format::F32 {
-            return self.avx512().multiply(format, a, b, c, accumulate);
+            return self.avx512().multiply(format, a, b, c, accumulate, ahead);
         }
         let words = b.len() / COLUMNS;
         let block = if format == Format::Bf16Pairs { PAIRS } else { SIDE };
@@ -55,10 +78,11 @@ impl Tile for Amx {
         if blocks == 0 {
             return;
         }
+        let a = a.chunk(0);
         let count = a.len().div_ceil(2 * SIDE);
         let tiles = a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * COLUMNS));
         for (i, (a, c)) in tiles.enumerate() {
-            let ahead = Ahead::of(b, block * COLUMNS, i, count);
+            let ahead = ahead.part(i, count).over(blocks);
             let (a, b, c, two) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), a.len() == 2 * SIDE);
             // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By `check`, `a` is 16 or 32
             // rows of DEPTH words, `b` has at most DEPTH steps of COLUMNS words, of which `blocks` times `block` are there, and
@@ -114,7 +138,7 @@ macro_rules! define_products {
             c: *mut u32,
             blocks: usize,
             accumulate: bool,
-            ahead: Ahead,
+            ahead: Fetch,
         ) {
             // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · DEPTH bytes apart, those of `b` and
             // `c` 128; each block is 64 bytes of a row of `a` and 16 rows of `b`. No stack, no flags kept.
@@ -160,7 +184,7 @@ macro_rules! define_products {
                     c = in(reg) c,
                     blocks = inout(reg) blocks => _,
                     accumulate = in(reg) u32::from(accumulate),
-                    ahead = inout(reg) ahead.from => _,
+                    ahead = inout(reg) ahead.at => _,
                     lines = in(reg) ahead.lines(),
                     line = out(reg) _,
                     wide = in(reg) 4 * COLUMNS,
@@ -180,7 +204,7 @@ macro_rules! define_products {
             c: *mut u32,
             blocks: usize,
             accumulate: bool,
-            ahead: Ahead,
+            ahead: Fetch,
         ) {
             // SAFETY: as of 32 rows.
             unsafe {
@@ -216,7 +240,7 @@ macro_rules! define_products {
                     c = in(reg) c,
                     blocks = inout(reg) blocks => _,
                     accumulate = in(reg) u32::from(accumulate),
-                    ahead = inout(reg) ahead.from => _,
+                    ahead = inout(reg) ahead.at => _,
                     lines = in(reg) ahead.lines(),
                     line = out(reg) _,
                     wide = in(reg) 4 * COLUMNS,
@@ -274,7 +298,7 @@ unsafe fn pairs_two(
     c: *mut u32,
     blocks: usize,
     accumulate: bool,
-    ahead: Ahead,
+    ahead: Fetch,
 ) {
     // SAFETY: as in `define_products`, with blocks of 128 bytes of a row of `a` and 32 rows of `b`.
     unsafe {
@@ -331,7 +355,7 @@ unsafe fn pairs_two(
             c = in(reg) c,
             blocks = inout(reg) blocks => _,
             accumulate = in(reg) u32::from(accumulate),
-            ahead = inout(reg) ahead.from => _,
+            ahead = inout(reg) ahead.at => _,
             lines = in(reg) ahead.lines(),
             line = out(reg) _,
             wide = in(reg) 4 * COLUMNS,
@@ -352,7 +376,7 @@ unsafe fn pairs_one(
     c: *mut u32,
     blocks: usize,
     accumulate: bool,
-    ahead: Ahead,
+    ahead: Fetch,
 ) {
     // SAFETY: as of 32 rows.
     unsafe {
@@ -395,7 +419,7 @@ unsafe fn pairs_one(
             c = in(reg) c,
             blocks = inout(reg) blocks => _,
             accumulate = in(reg) u32::from(accumulate),
-            ahead = inout(reg) ahead.from => _,
+            ahead = inout(reg) ahead.at => _,
             lines = in(reg) ahead.lines(),
             line = out(reg) _,
             wide = in(reg) 4 * COLUMNS,

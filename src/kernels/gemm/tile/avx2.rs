@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Ahead, DEPTH, Tile, check, tiles};
-use crate::kernels::gemm::words::Format;
+use super::{Ahead, Band, DEPTH, Fetch, Tile, check, tiles};
+use crate::kernels::gemm::words::{Encode, Format};
 use crate::kernels::simd::Avx2;
 
 const LANES: usize = 8;
@@ -11,10 +11,15 @@ const LANES: usize = 8;
 const WIDTH: usize = 2;
 const COLUMNS: usize = WIDTH * LANES;
 
+impl Encode for Avx2 {}
+
 impl Tile for Avx2 {
     /// 12 sums, 2 registers of `b` and one of `a`: 15 of the 16 there are.
     const ROWS: usize = 6;
     const COLUMNS: usize = COLUMNS;
+    /// 512 KiB.
+    const BLOCK: usize = 128 << 10;
+    const WHOLE: bool = false;
 
     type State = ();
 
@@ -31,23 +36,26 @@ impl Tile for Avx2 {
     fn multiply(
         self,
         format: Format,
-        a: &[[u32; DEPTH]],
+        a: Band,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
+        ahead: Ahead,
     ) {
         check(self, format, a, b, c);
-        let count = a.len().div_ceil(Self::ROWS);
-        for (i, (top, end)) in tiles(a.len(), Self::ROWS).enumerate() {
-            let ahead = Ahead::of(b, COLUMNS, i, count);
-            let (a, c) = (&a[top..end], &mut c[top * COLUMNS..end * COLUMNS]);
+        let count = a.rows.div_ceil(Self::ROWS);
+        for (i, (top, end)) in tiles(a.rows, Self::ROWS).enumerate() {
+            let (rows, ahead) = (end - top, ahead.part(i, count));
+            let c = &mut c[top * COLUMNS..end * COLUMNS];
             // SAFETY: an `Avx2` exists only where its features were detected.
             unsafe {
                 match format {
                     Format::Int16 => {
-                        tile_of_height!(tile_int16, a, b, c, accumulate, ahead, 1 2 3 4 5 6);
+                        tile_of_height!(tile_int16, rows, (a, top, b, c, accumulate, ahead), 1 2 3 4 5 6);
                     }
-                    _ => tile_of_height!(tile_f32, a, b, c, accumulate, ahead, 1 2 3 4 5 6),
+                    _ => {
+                        tile_of_height!(tile_f32, rows, (a, top, b, c, accumulate, ahead), 1 2 3 4 5 6)
+                    }
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Ahead, DEPTH, Tile, check, tiles};
-use crate::kernels::gemm::words::Format;
+use super::{Ahead, Band, DEPTH, Fetch, Tile, check, encode, tiles};
+use crate::kernels::gemm::words::{Encode, Format, Scaling};
 use crate::kernels::simd::Avx512;
 
 const LANES: usize = 16;
@@ -11,10 +11,47 @@ const LANES: usize = 16;
 const WIDTH: usize = 2;
 const COLUMNS: usize = WIDTH * LANES;
 
+impl Encode for Avx512 {
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the block")]
+    fn encode_first(
+        self,
+        format: Format,
+        scaling: Scaling,
+        values: &[f32],
+        words: &mut [u32],
+    ) -> usize {
+        // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has those for bf16.
+        unsafe {
+            match format {
+                Format::Bf16 if self.has_bf16() => encode::bf16(scaling.alpha, values, words),
+                Format::Bf16Pairs if self.has_bf16() => {
+                    encode::bf16_pairs(scaling.alpha, values, words)
+                }
+                Format::Int8 => encode::bytes(scaling, values, words),
+                _ => 0,
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
+    fn encode_first_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) -> usize {
+        match self.has_bf16() {
+            // SAFETY: it was detected.
+            true => unsafe { encode::bf16_of_rows(even, odd, words) },
+            false => 0,
+        }
+    }
+}
+
 impl Tile for Avx512 {
     /// 24 sums, 2 registers of `b` and one of `a`, of the 32 there are; 24 independent sums hide the latency of 2 × 4.
     const ROWS: usize = 12;
     const COLUMNS: usize = COLUMNS;
+    /// 1 MiB, which is read from front to back for each group of panels.
+    const BLOCK: usize = 256 << 10;
+    const WHOLE: bool = true;
 
     type State = ();
 
@@ -36,28 +73,29 @@ impl Tile for Avx512 {
     fn multiply(
         self,
         format: Format,
-        a: &[[u32; DEPTH]],
+        a: Band,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
+        ahead: Ahead,
     ) {
         check(self, format, a, b, c);
-        let count = a.len().div_ceil(Self::ROWS);
-        for (i, (top, end)) in tiles(a.len(), Self::ROWS).enumerate() {
-            let ahead = Ahead::of(b, COLUMNS, i, count);
-            let (a, c) = (&a[top..end], &mut c[top * COLUMNS..end * COLUMNS]);
+        let count = a.rows.div_ceil(Self::ROWS);
+        for (i, (top, end)) in tiles(a.rows, Self::ROWS).enumerate() {
+            let (rows, ahead) = (end - top, ahead.part(i, count));
+            let c = &mut c[top * COLUMNS..end * COLUMNS];
             // SAFETY: an `Avx512` exists only where its features were detected; those of the shorter formats were too, by
             // `check`.
             unsafe {
                 match format {
                     Format::Bf16 => {
-                        tile_of_height!(tile_bf16, a, b, c, accumulate, ahead, 1 2 3 4 5 6 7 8 9 10 11 12);
+                        tile_of_height!(tile_bf16, rows, (a, top, b, c, accumulate, ahead), 1 2 3 4 5 6 7 8 9 10 11 12);
                     }
                     Format::Int8 => {
-                        tile_of_height!(tile_int8, a, b, c, accumulate, ahead, 1 2 3 4 5 6 7 8 9 10 11 12);
+                        tile_of_height!(tile_int8, rows, (a, top, b, c, accumulate, ahead), 1 2 3 4 5 6 7 8 9 10 11 12);
                     }
                     _ => {
-                        tile_of_height!(tile_f32, a, b, c, accumulate, ahead, 1 2 3 4 5 6 7 8 9 10 11 12)
+                        tile_of_height!(tile_f32, rows, (a, top, b, c, accumulate, ahead), 1 2 3 4 5 6 7 8 9 10 11 12)
                     }
                 }
             }

@@ -11,7 +11,8 @@ macro_rules! define_tile {
         #[target_feature(enable = $features)]
         #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
         fn $name<const M: usize>(
-            a: &[[u32; DEPTH]; M],
+            a: Band,
+            top: usize,
             b: &[u32],
             c: &mut [u32],
             accumulate: bool,
@@ -29,18 +30,25 @@ macro_rules! define_tile {
                     }
                 }
             }
-            let (b, _) = b.as_chunks::<COLUMNS>();
-            for (p, b) in b.iter().take(DEPTH).enumerate() {
-                ahead.fetch(p);
-                let load = |w: usize| {
-                    // SAFETY: as above, for `b`.
-                    unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) }
-                };
-                let b: [_; WIDTH] = std::array::from_fn(load);
-                for (sums, a) in sums.iter_mut().zip(a) {
-                    let a = $broadcast(a[p]);
-                    for (sum, &b) in sums.iter_mut().zip(&b) {
-                        *sum = $fma(*sum, a, b);
+            let mut ahead = ahead.over(b.len() / COLUMNS);
+            for (chunk, b) in b.chunks(DEPTH * COLUMNS).enumerate() {
+                let a: &[_; M] = a.chunk(chunk)[top..][..M].try_into().expect("M rows");
+                // The rows of the next tile: so many words of each step are as many as it has there.
+                let mut rows = Fetch { at: a.as_ptr_range().end.cast(), stride: M };
+                let (b, _) = b.as_chunks::<COLUMNS>();
+                for (p, b) in b.iter().take(DEPTH).enumerate() {
+                    ahead.fetch();
+                    rows.fetch_line();
+                    let load = |w: usize| {
+                        // SAFETY: as above, for `b`.
+                        unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) }
+                    };
+                    let b: [_; WIDTH] = std::array::from_fn(load);
+                    for (sums, a) in sums.iter_mut().zip(a) {
+                        let a = $broadcast(a[p]);
+                        for (sum, &b) in sums.iter_mut().zip(&b) {
+                            *sum = $fma(*sum, a, b);
+                        }
                     }
                 }
             }
@@ -54,11 +62,11 @@ macro_rules! define_tile {
     };
 }
 
-/// Calls `$tile::<M>` for the number of rows in `$a`, which is at most 12.
+/// Calls `$tile::<M>` for `$rows` rows, which are at most 12.
 macro_rules! tile_of_height {
-    ($tile:ident, $a:expr, $b:expr, $c:expr, $accumulate:expr, $ahead:expr, $($m:literal)*) => {
-        match $a.len() {
-            $($m => $tile::<$m>($a.try_into().expect("as many rows"), $b, $c, $accumulate, $ahead),)*
+    ($tile:ident, $rows:expr, $arguments:tt, $($m:literal)*) => {
+        match $rows {
+            $($m => $tile::<$m> $arguments,)*
             rows => unreachable!("a tile of {rows} rows"),
         }
     };
@@ -84,20 +92,40 @@ macro_rules! define_multiply_adds {
 mod amx;
 mod avx2;
 mod avx512;
+mod encode;
 mod expand;
 mod transpose;
 
 pub(super) use expand::expand;
 pub(super) use transpose::transpose;
 
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 use super::words::Format;
 
-/// Words of a row of `A` that are packed next to each other, and steps of the sum between two visits to the partial results:
-/// a panel of 32 columns then is 24 KiB and stays, with the rows that meet it, in a first-level cache of 32 KiB or more.
-/// Rows that are 768 bytes apart fall into different sets of that cache.
+/// Words of a row of `A` that are packed next to each other, and steps of the sum between two visits to the partial results,
+/// where they are visited: of a panel of 32 columns these are 24 KiB, which stay, with the rows that meet them, in a first-level
+/// cache of 32 KiB or more. Rows that are 768 bytes apart fall into different sets of that cache.
 pub(super) const DEPTH: usize = 192;
+
+/// Packed rows of `A`: some of those that were packed together, from some chunk of `K` on.
+#[derive(Clone, Copy)]
+pub(super) struct Band<'a> {
+    /// `[chunks][height][DEPTH]`, without the rows before the first.
+    pub(super) words: &'a [[u32; DEPTH]],
+    /// How many rows were packed together.
+    pub(super) height: usize,
+    /// How many rows these are.
+    pub(super) rows: usize,
+}
+
+impl<'a> Band<'a> {
+    /// DEPTH words of each row.
+    #[inline(always)]
+    fn chunk(self, index: usize) -> &'a [[u32; DEPTH]] {
+        &self.words[index * self.height..][..self.rows]
+    }
+}
 
 /// The tile kernels of one instruction set, which has AVX2 at least.
 pub(super) trait Tile: Copy {
@@ -112,6 +140,11 @@ pub(super) trait Tile: Copy {
     const ROW_STEP: usize = 1;
     /// Words along `K` are filled up to a multiple of this.
     const WORD_STEP: usize = 1;
+    /// Packed words of `A` that one task works on.
+    const BLOCK: usize;
+    /// Whether a tile takes all of `K` at once, for which a panel comes from the second-level cache as fast as it is needed.
+    /// Else it takes at most DEPTH words, while which they stay in the first.
+    const WHOLE: bool;
 
     /// Whether there is a tile for words of this format.
     fn has_tile(self, format: Format) -> bool;
@@ -121,7 +154,8 @@ pub(super) trait Tile: Copy {
 
     /// `c = a · b`, or `c += a · b` if `accumulate`: one panel, and any number of rows.
     ///
-    /// `a`: `[M][DEPTH]`, `b`: `[words][COLUMNS]`, `c`: `[M][COLUMNS]`, the bits of `f32`s or, for 8-bit words, of `i32`s.
+    /// `b`: `[words][COLUMNS]`, `c`: `[M][COLUMNS]`, the bits of `f32`s or, for 8-bit words, of `i32`s. What is `ahead` is fetched
+    /// meanwhile.
     ///
     /// # Panics
     ///
@@ -129,10 +163,11 @@ pub(super) trait Tile: Copy {
     fn multiply(
         self,
         format: Format,
-        a: &[[u32; DEPTH]],
+        a: Band,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
+        ahead: Ahead,
     );
 
     /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of operations. For
@@ -140,61 +175,99 @@ pub(super) trait Tile: Copy {
     fn multiply_adds(self, format: Format, steps: usize) -> Option<usize>;
 }
 
-/// What is fetched from memory while a tile is computed: its share of the words that follow those of `b`, which the next tiles
-/// will read. Else the processor would wait for memory at the first tile of each piece of a panel, and memory for the processor at
-/// the others.
+/// Words that are fetched from memory while others are multiplied, since they will be read next. Else the processor would wait
+/// for memory at the first tile of each piece of a panel, and memory for the processor at the others.
 #[derive(Clone, Copy)]
-struct Ahead {
+pub(super) struct Ahead {
     from: *const u32,
-    /// Words for each step of the sum.
-    stride: usize,
+    words: usize,
 }
 
 /// Words in a cache line.
 const LINE: usize = 16;
 
 impl Ahead {
-    /// The share of tile `i` of `count`, whose steps take `words` of `b` each.
-    fn of(b: &[u32], words: usize, i: usize, count: usize) -> Self {
-        let from = b.as_ptr().wrapping_add(b.len() + b.len() / count * i);
-        Self { from, stride: words.div_ceil(count) }
+    pub(super) fn of(words: &[u32]) -> Self {
+        Self { from: words.as_ptr(), words: words.len() }
     }
 
-    /// Cache lines for each step.
+    /// Part `i` of `count`, up to a word.
+    #[inline(always)]
+    pub(super) fn part(self, i: usize, count: usize) -> Self {
+        let words = self.words / count;
+        Self { from: self.from.wrapping_add(i * words), words }
+    }
+
+    /// To be fetched in `steps` steps.
+    #[inline(always)]
+    fn over(self, steps: usize) -> Fetch {
+        Fetch { at: self.from, stride: self.words.div_ceil(steps.max(1)) }
+    }
+}
+
+/// Fetches all of `values` into the first-level cache.
+#[inline(always)]
+#[allow(unsafe_code, reason = "takes a pointer: see the block")]
+pub(super) fn fetch(values: &[f32]) {
+    for line in values.chunks(LINE) {
+        // SAFETY: a prefetch may be given any address; it is there on all of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+/// What is fetched step by step.
+#[derive(Clone, Copy)]
+struct Fetch {
+    at: *const u32,
+    /// Words for each step.
+    stride: usize,
+}
+
+impl Fetch {
+    /// Cache lines for each step, at least one.
     fn lines(self) -> usize {
-        self.stride.div_ceil(LINE)
+        self.stride.div_ceil(LINE).max(1)
     }
 
-    /// What is due at step `p`.
+    /// What is due at the next step, two lines at most.
     #[inline(always)]
     #[allow(unsafe_code, reason = "takes a pointer: see the block")]
-    fn fetch(self, p: usize) {
-        let at = self.from.wrapping_add(p * self.stride).cast();
+    fn fetch(&mut self) {
+        // SAFETY: as in `fetch_line`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(LINE).cast()) };
+        self.fetch_line();
+    }
+
+    /// What is due at the next step, a line at most.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "takes a pointer: see the block")]
+    fn fetch_line(&mut self) {
         // SAFETY: a prefetch may be given any address, also one where nothing is; it is there on all of x86-64.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(at);
-            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(64));
-        }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
+        self.at = self.at.wrapping_add(self.stride);
     }
 }
 
 /// Cuts `rows` into as few tiles as can be, of heights that differ by one at most: for each its first row and the next
 /// one's.
-fn tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = rows.div_ceil(tallest);
     (0..count).map(move |i| (i * rows / count, (i + 1) * rows / count))
 }
 
 /// Holds the lengths that the blocks of a tile rest on.
 #[track_caller]
-fn check<T: Tile>(tile: T, format: Format, a: &[[u32; DEPTH]], b: &[u32], c: &[u32]) {
+fn check<T: Tile>(tile: T, format: Format, a: Band, b: &[u32], c: &[u32]) {
+    let chunks = b.len().div_ceil(DEPTH * T::COLUMNS);
     assert!(
         b.len().is_multiple_of(T::COLUMNS * T::WORD_STEP)
-            && b.len() <= DEPTH * T::COLUMNS
-            && a.len().is_multiple_of(T::ROW_STEP)
-            && c.len() == a.len() * T::COLUMNS,
-        "tile: {} rows, {} words of b into {} of {} columns",
-        a.len(),
+            && (T::WHOLE || chunks <= 1)
+            && a.rows.is_multiple_of(T::ROW_STEP)
+            && (chunks == 0 || a.words.len() >= (chunks - 1) * a.height + a.rows)
+            && c.len() == a.rows * T::COLUMNS,
+        "tile: {} of {} rows, {} words of b into {} of {} columns",
+        a.rows,
+        a.words.len(),
         b.len(),
         c.len(),
         T::COLUMNS
