@@ -60,6 +60,12 @@ impl<'a> Epilogue<'a> {
         }
     }
 
+    /// Whether anything is left to do when the bias has been added.
+    #[inline(always)]
+    fn activates(self) -> bool {
+        matches!(self, Self::Bias(_, activation) if activation != Activation::Identity)
+    }
+
     /// What is left to do to a piece of a row when the bias has been added.
     #[inline(always)]
     fn activate<S: Simd>(self, simd: S, row: &mut [f32]) {

@@ -314,19 +314,6 @@ impl Factors<'_> {
         simd: S,
         range: Option<Range>,
         sums: &[u32],
-        value: impl Fn(u32) -> f32 + Copy,
-        row: &mut [f32],
-        column: usize,
-    ) {
-        self.finish_piece(simd, range, sums, value, row, column);
-    }
-
-    #[inline(always)]
-    fn finish_piece<S: Simd>(
-        self,
-        simd: S,
-        range: Option<Range>,
-        sums: &[u32],
         value: impl Fn(u32) -> f32,
         row: &mut [f32],
         column: usize,
@@ -355,6 +342,43 @@ impl Factors<'_> {
                 out.zip(bias).for_each(|((x, sum), bias)| *x = value(*sum) + bias)
             }
             (None, None) => out.for_each(|(x, sum)| *x = value(*sum)),
+        }
+    }
+
+    /// The same for a whole panel of N columns, which begin at `column`, and some rows: what belongs to the columns stays in
+    /// registers for all of them. `sums`: `[rows][N]`, `ranges`: of integers `[rows]`.
+    #[inline(always)]
+    fn finish_panel<'o, const N: usize, S: Simd>(
+        self,
+        simd: S,
+        ranges: &[Range],
+        sums: &[u32],
+        value: impl Fn(u32) -> f32 + Copy,
+        rows: impl Iterator<Item = &'o mut [f32]>,
+        column: usize,
+    ) {
+        let of_panel = |values: &[f32]| *values[column..].first_chunk::<N>().expect("N columns");
+        let bias = match self.epilogue.bias(column, N) {
+            Some(bias) => *bias.first_chunk::<N>().expect("N columns"),
+            None => [0.0; N],
+        };
+        let (sums, _) = sums.as_chunks::<N>();
+        let rows = rows.map(|row| row.first_chunk_mut::<N>().expect("N columns")).zip(sums);
+        if ranges.is_empty() {
+            for (row, sums) in rows {
+                for ((x, &sum), bias) in row.iter_mut().zip(sums).zip(&bias) {
+                    *x = value(sum) + bias;
+                }
+            }
+        } else {
+            let (scales, totals) = (of_panel(&self.b.scales), of_panel(&self.b.sums));
+            for ((row, sums), range) in rows.zip(ranges) {
+                let channels = scales.iter().zip(&totals).zip(&bias);
+                for ((x, &sum), ((scale, total), bias)) in row.iter_mut().zip(sums).zip(channels) {
+                    let sum = simd.mul_add(range.scale, value(sum), range.offset * total);
+                    *x = scale * sum + bias;
+                }
+            }
         }
     }
 }
@@ -513,21 +537,65 @@ impl<S: Encode + Tile> Halves<S> for Factors<'_> {
                         simd.multiply(tile, a, b, sums, start > 0, ahead);
                     }
                 }
-                for i in out_rows {
-                    let row = out.row_mut(i).into_slice().expect(CONTIGUOUS);
-                    let row = &mut row[column..column + there];
-                    let range = rows.ranges.get(i - first).copied();
-                    for (p, piece) in row.chunks_mut(columns).enumerate() {
-                        let sums = &sums[p * size + (i - first - top) * columns..][..columns];
-                        let column = first_column + column + p * columns;
-                        if matches!(tile, Format::Int8 | Format::Int16) {
-                            let value = |sum| sum as i32 as f32;
-                            self.finish(simd, range, sums, value, piece, column);
-                        } else {
-                            self.finish(simd, range, sums, f32::from_bits, piece, column);
+                let ranges = rows.ranges.get(top..top + out_rows.len()).unwrap_or_default();
+                let mut out = out.slice_mut(s![out_rows, column..column + there]);
+                for (p, sums) in sums.chunks_exact(size).enumerate() {
+                    let (left, right) = (p * columns, ((p + 1) * columns).min(there));
+                    let column = first_column + column + left;
+                    let rows = out.rows_mut().into_iter();
+                    let rows =
+                        rows.map(|row| &mut row.into_slice().expect(CONTIGUOUS)[left..right]);
+                    let integers = matches!(tile, Format::Int8 | Format::Int16);
+                    let of_integer = |sum: u32| sum as i32 as f32;
+                    match (right - left == columns, columns, integers) {
+                        (true, 32, false) => {
+                            self.finish_panel::<32, S>(
+                                simd,
+                                ranges,
+                                sums,
+                                f32::from_bits,
+                                rows,
+                                column,
+                            );
+                        }
+                        (true, 32, true) => {
+                            self.finish_panel::<32, S>(
+                                simd, ranges, sums, of_integer, rows, column,
+                            );
+                        }
+                        (true, 16, false) => {
+                            self.finish_panel::<16, S>(
+                                simd,
+                                ranges,
+                                sums,
+                                f32::from_bits,
+                                rows,
+                                column,
+                            );
+                        }
+                        (true, 16, true) => {
+                            self.finish_panel::<16, S>(
+                                simd, ranges, sums, of_integer, rows, column,
+                            );
+                        }
+                        _ => {
+                            for (i, (row, sums)) in rows.zip(sums.chunks_exact(columns)).enumerate()
+                            {
+                                let range = ranges.get(i).copied();
+                                match integers {
+                                    true => self.finish(simd, range, sums, of_integer, row, column),
+                                    false => {
+                                        self.finish(simd, range, sums, f32::from_bits, row, column)
+                                    }
+                                }
+                            }
                         }
                     }
-                    self.epilogue.activate(simd, row);
+                }
+                if self.epilogue.activates() {
+                    for row in out.rows_mut() {
+                        self.epilogue.activate(simd, row.into_slice().expect(CONTIGUOUS));
+                    }
                 }
             }
         }
