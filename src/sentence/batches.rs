@@ -9,8 +9,9 @@ use crate::kernels::Team;
 use crate::model::Buffers;
 
 /// Tokens that a thread computes at once if it has a batch to itself: enough rows for the products, and intermediate results
-/// (15 MiB for the base model) that stay in a last-level cache.
-const TOKENS_PER_THREAD: usize = 512;
+/// (8 MiB for the base model) that stay in a last-level cache. If batches of so many are uneven, as with long texts, they are
+/// larger.
+const TOKENS_PER_THREAD: [usize; 2] = [256, 512];
 
 /// Fewer tokens than this are not worth a thread's reading all of the weights.
 const FEWEST_TOKENS: usize = 128;
@@ -36,8 +37,11 @@ impl Batches {
     ) -> Result<Self> {
         let threads = rayon::current_num_threads();
         let total: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let limit = (budget / threads).min(TOKENS_PER_THREAD);
-        if threads > 1 && limit >= FEWEST_TOKENS && total >= threads * FEWEST_TOKENS {
+        for tokens in TOKENS_PER_THREAD {
+            let limit = (budget / threads).min(tokens);
+            if threads == 1 || limit < FEWEST_TOKENS || total < threads * FEWEST_TOKENS {
+                break;
+            }
             let batches = Batch::even(texts, config, threads, limit)?;
             // Where the batches do not divide evenly, as with a few long texts, threads would stand idle.
             let tokens = |batch: &Batch| batch.ids().len();
@@ -123,7 +127,8 @@ mod tests {
     #[test]
     fn batches_for_threads_are_even() {
         let (_, tokens, _) = divided(&[128; 32], 2048);
-        assert_eq!(tokens, [512; 8]);
+        assert_eq!(tokens, [256; 16]);
+        // Texts of more tokens than a batch should have: larger batches.
         let lengths: Vec<usize> = (0..400).map(|i| 8 + (i * 37) % 300).collect();
         let (_, tokens, _) = divided(&lengths, 2048);
         // Long texts fill a batch in twos or threes; the last, short ones even them out as far as they go.
