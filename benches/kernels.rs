@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mpnet::kernels::{activation, layer_norm, softmax};
 use mpnet::{Activation, Isa};
 
@@ -11,14 +11,15 @@ fn rows(c: &mut Criterion) {
     let mut bench = |name: &str, n: usize, kernel: &dyn Fn(Isa, &mut [f32])| {
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Elements(n as u64));
-        let (input, mut row) = (values(n), values(n));
+        let input = values(n);
         for &isa in Isa::available() {
             group.bench_function(BenchmarkId::new(isa.name(), n), |bencher| {
-                bencher.iter(|| {
-                    row.copy_from_slice(&input);
-                    kernel(isa, &mut row);
-                    black_box(&row);
-                });
+                // A fresh row each time, made outside of the measured time: activations change what they are given.
+                bencher.iter_batched_ref(
+                    || input.clone(),
+                    |row| kernel(isa, black_box(row)),
+                    BatchSize::SmallInput,
+                );
             });
         }
     };

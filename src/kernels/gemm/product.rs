@@ -35,10 +35,6 @@ const FEW: usize = 48;
 #[cfg(target_arch = "x86_64")]
 const GROUP: usize = 4;
 
-/// Words of the panels of a group, where all bands of rows go through it: 384 KiB of a second-level cache of 1 MiB.
-#[cfg(target_arch = "x86_64")]
-const GROUP_WORDS: usize = 96 << 10;
-
 /// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
 #[cfg(target_arch = "x86_64")]
 const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
@@ -157,9 +153,10 @@ pub(super) struct Heights {
 
 #[cfg(target_arch = "x86_64")]
 fn heights<S: Tile>(simd: S, b: &PackedMatrix) -> Heights {
-    let words = b.words() * b.format.values_per_word() / multiplied_as(simd, b).values_per_word();
+    let tile = multiplied_as(simd, b);
+    let words = b.words() * b.format.values_per_word() / tile.values_per_word();
     let rows = (S::BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
-    let tiles = if S::WHOLE { 2 } else { 64 / S::ROWS };
+    let tiles = if S::WHOLE && tile == b.format { 2 } else { 64 / S::ROWS };
     Heights {
         step: S::ROW_STEP,
         tile: S::ROWS,
@@ -483,7 +480,7 @@ impl<S: Encode + Tile> Halves<S> for Factors<'_> {
         let Partial { expanded, sums } = partial;
         // Bands of one tile hold their sums in registers all along K; the panels of a group then stay in cache for all bands.
         let (band, depth, group) = match S::WHOLE && tile == format && m > FEW {
-            true => (S::ROWS, panel, (GROUP_WORDS / panel.max(1)).clamp(1, GROUP)),
+            true => (S::ROWS, panel, (S::GROUP_WORDS / panel.max(1)).clamp(1, GROUP)),
             false => (TOGETHER, DEPTH / per * columns, GROUP),
         };
         let bands = || bands::<S>(m, blocks.height, band);

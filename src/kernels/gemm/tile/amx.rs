@@ -40,6 +40,7 @@ impl Tile for Amx {
     /// 1.5 MiB of a second-level cache of 2.
     const BLOCK: usize = 384 << 10;
     const WHOLE: bool = false;
+    const GROUP_WORDS: usize = 0;
     const ROW_STEP: usize = SIDE;
     const WORD_STEP: usize = SIDE;
 

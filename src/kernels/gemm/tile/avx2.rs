@@ -19,7 +19,9 @@ impl Tile for Avx2 {
     const COLUMNS: usize = COLUMNS;
     /// 512 KiB.
     const BLOCK: usize = 128 << 10;
-    const WHOLE: bool = false;
+    const WHOLE: bool = true;
+    /// 128 KiB, of 256 KiB or more.
+    const GROUP_WORDS: usize = 32 << 10;
 
     type State = ();
 

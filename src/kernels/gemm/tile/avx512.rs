@@ -52,6 +52,8 @@ impl Tile for Avx512 {
     /// 1 MiB, which is read from front to back for each group of panels.
     const BLOCK: usize = 256 << 10;
     const WHOLE: bool = true;
+    /// 384 KiB, of 1 MiB or more.
+    const GROUP_WORDS: usize = 96 << 10;
 
     type State = ();
 

@@ -145,6 +145,8 @@ pub(super) trait Tile: Copy {
     /// Whether a tile takes all of `K` at once, for which a panel comes from the second-level cache as fast as it is needed.
     /// Else it takes at most DEPTH words, while which they stay in the first.
     const WHOLE: bool;
+    /// If it does: words of the panels that all bands of rows go through together, which should stay in the second-level cache.
+    const GROUP_WORDS: usize;
 
     /// Whether there is a tile for words of this format.
     fn has_tile(self, format: Format) -> bool;
