@@ -59,7 +59,7 @@ pub(super) struct Factors<'a> {
 #[derive(Default)]
 pub(super) struct Rows {
     /// `[chunks][rows][DEPTH]`, the rows filled up to what the tile asks for; of the scalar tier `[rows][K]`.
-    words: Vec<u32>,
+    words: Lines,
     /// Of integers `[rows]`, else empty.
     ranges: Vec<Range>,
 }
@@ -384,7 +384,7 @@ impl Halves<Scalar> for Factors<'_> {
     fn pack(self, simd: Scalar, first: usize, count: usize, rows: &mut Rows) {
         let Rows { words, ranges } = rows;
         let k = self.b.words() * self.b.format.values_per_word();
-        words.resize(count * k, 0);
+        let words = words.resize(count * k);
         ranges.clear();
         let mut copy = Vec::new();
         for (i, words) in words.chunks_exact_mut(k.max(1)).enumerate() {
@@ -453,7 +453,7 @@ impl<S: Encode + Tile> Halves<S> for Factors<'_> {
         let per = tile.values_per_word();
         let length = self.b.words() * format.values_per_word() / per;
         let height = count.next_multiple_of(S::ROW_STEP);
-        words.resize(length.div_ceil(DEPTH) * height * DEPTH, 0);
+        let words = words.resize(length.div_ceil(DEPTH) * height * DEPTH);
         ranges.clear();
         let mut copy = Vec::new();
         for i in 0..count {

@@ -77,6 +77,9 @@ impl Tile for Amx {
         assert!(words.is_multiple_of(block), "tile: {words} words in blocks of {block}");
         let blocks = words / block;
         if blocks == 0 {
+            if !accumulate {
+                c.fill(0);
+            }
             return;
         }
         let a = a.chunk(0);
