@@ -107,7 +107,7 @@ pub fn par_matmul(
     let factors = Factors { alpha: 1.0, a, b, epilogue };
     let cuts = Cuts::new(b, a.nrows(), team.threads());
     let isa = b.isa;
-    if !cuts.shares_rows() {
+    if !cuts.shares_rows {
         let rectangles = cuts.rectangles(out, isa.columns());
         team.for_each(rectangles, |rectangle| isa.run(Product { factors, rectangle }));
         return;
@@ -155,7 +155,8 @@ struct Cuts {
     across: usize,
     /// Rows of a block. All cuts between rows are at multiples of this.
     height: usize,
-    packs_blocks: bool,
+    /// Whether several pieces are made from the same rows, which are then packed once.
+    shares_rows: bool,
 }
 
 impl Cuts {
@@ -173,13 +174,7 @@ impl Cuts {
             let down = (1..=wanted.min(m)).min_by_key(|&down| packed(down)).unwrap_or(1);
             let across = wanted.div_ceil(down).clamp(1, panels);
             let height = m.div_ceil(down).max(1);
-            return Self {
-                m,
-                down: m.div_ceil(height).max(1),
-                across,
-                height,
-                packs_blocks: false,
-            };
+            return Self { m, down: m.div_ceil(height).max(1), across, height, shares_rows: false };
         };
         if wanted == 1 || m >= threads * MANY {
             // Rows enough to give each thread its share.
@@ -190,19 +185,14 @@ impl Cuts {
                 down: m.div_ceil(height).max(1),
                 across: 1,
                 height,
-                packs_blocks: false,
+                shares_rows: false,
             };
         }
         let across = wanted.min(panels);
         let blocks = m.div_ceil(most).max((2 * threads).min(m / least)).max(1);
         let height = m.div_ceil(blocks).next_multiple_of(tile);
         let down = wanted.div_ceil(across).min(m.div_ceil(height));
-        Self { m, down, across, height, packs_blocks: true }
-    }
-
-    /// Whether several pieces are made from the same rows.
-    fn shares_rows(&self) -> bool {
-        self.packs_blocks
+        Self { m, down, across, height, shares_rows: true }
     }
 
     /// Blocks of rows.
