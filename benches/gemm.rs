@@ -55,7 +55,7 @@ fn product(c: &mut Criterion, isa: Isa, precision: Precision, shape: [usize; 3])
     let matrices = || {
         let a = Array2::from_shape_fn((m, k), |(i, j)| ((i * 31 + j) as f32).sin());
         let b = Array2::from_shape_fn((n, k), |(i, j)| ((i * 17 + j) as f32).cos());
-        (a, PackedMatrix::new(isa, precision, b.view()), Array2::zeros((m, n)))
+        (a, PackedMatrix::new(isa, precision, b.view()), Array2::<f32>::zeros((m, n)))
     };
     let samples = RefCell::new(Vec::new());
     let mut group = c.benchmark_group("gemm");

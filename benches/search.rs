@@ -74,7 +74,7 @@ fn dense(&Options { rows, queries, width, top_k, rounds, .. }: &Options) {
     let (m, n) = (2048, 3072);
     let (a, b) = (uniform(m), uniform(n));
     let b = PackedMatrix::new(isa, Precision::F32, b.view());
-    let mut out = Array2::zeros((m, n));
+    let mut out = Array2::<f32>::zeros((m, n));
     let (mut gemm, mut search, mut checked) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let product = || par_matmul(&Team::gather(), a.view(), &b, out.view_mut(), Epilogue::None);

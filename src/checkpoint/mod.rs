@@ -480,6 +480,15 @@ impl<'c> Weights<'c> {
         self.precision
     }
 
+    /// What the factors of a product are rounded to that is not with weights, and numbers that only go from one product into
+    /// another: nothing is won by rounding where bf16 is no faster.
+    pub(crate) fn between(&self) -> Precision {
+        match self.precision {
+            Precision::Bf16 | Precision::Int8 if self.isa.multiplies_bf16() => Precision::Bf16,
+            _ => Precision::F32,
+        }
+    }
+
     /// The same place, the weights of its linear layers to be rounded to `precision` instead of kept as `f32`.
     ///
     /// ```

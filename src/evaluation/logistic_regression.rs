@@ -187,7 +187,7 @@ impl<'a> Objective<'a> {
         }
         let scale = 1.0 / n as f64;
         let slopes = logits.t(); // [C, B]
-        let mut gradient = Array2::zeros((outputs, d)); // [C, D]
+        let mut gradient = Array2::<f32>::zeros((outputs, d)); // [C, D]
         par_matmul(&Team::gather(), slopes, &self.columns, gradient.view_mut(), Epilogue::None);
         let square: f64 = coef.iter().map(|w| w * w).sum();
         let of_coef =

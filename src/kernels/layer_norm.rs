@@ -19,6 +19,29 @@ use super::sum;
 ///
 /// If the three lengths differ.
 pub fn layer_norm(isa: Isa, row: &mut [f32], gain: &[f32], bias: &[f32], eps: f32) {
+    check(row, gain, bias);
+    isa.run(LayerNorm { row, residual: &[], gain, bias, eps });
+}
+
+/// As [`layer_norm`], of `row + residual`.
+///
+/// # Panics
+///
+/// If the four lengths differ.
+pub fn add_layer_norm(
+    isa: Isa,
+    row: &mut [f32],
+    residual: &[f32],
+    gain: &[f32],
+    bias: &[f32],
+    eps: f32,
+) {
+    check(row, gain, bias);
+    assert_eq!(row.len(), residual.len(), "layer_norm: one residual for each value");
+    isa.run(LayerNorm { row, residual, gain, bias, eps });
+}
+
+fn check(row: &[f32], gain: &[f32], bias: &[f32]) {
     assert!(
         row.len() == gain.len() && row.len() == bias.len(),
         "layer_norm: a row of {} values, {} gains, {} biases",
@@ -26,11 +49,12 @@ pub fn layer_norm(isa: Isa, row: &mut [f32], gain: &[f32], bias: &[f32], eps: f3
         gain.len(),
         bias.len()
     );
-    isa.run(LayerNorm { row, gain, bias, eps });
 }
 
 struct LayerNorm<'a> {
     row: &'a mut [f32],
+    /// What is added first; empty for nothing.
+    residual: &'a [f32],
     gain: &'a [f32],
     bias: &'a [f32],
     eps: f32,
@@ -39,7 +63,8 @@ struct LayerNorm<'a> {
 impl<S: Simd> Kernel<S> for LayerNorm<'_> {
     #[inline(always)]
     fn run(self, simd: S) {
-        let Self { row, gain, bias, eps } = self;
+        let Self { row, residual, gain, bias, eps } = self;
+        row.iter_mut().zip(residual).for_each(|(x, residual)| *x += residual);
         let scale = 1.0 / row.len() as f32;
         let mean = sum(row, |x| x) * scale;
         let variance = sum(row, |x| (x - mean) * (x - mean)) * scale;

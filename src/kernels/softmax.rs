@@ -4,10 +4,10 @@ use super::isa::Isa;
 use super::simd::{Kernel, Simd};
 use super::{LANES, fold};
 
-/// Replaces the scores in `row` by `softmax(row + bias)`:
+/// Replaces the scores in `row` by `softmax(scale · row + bias)`:
 ///
 /// ```text
-/// row[j] ← exp(row[j] + bias[j] − m) / Σ exp(row[j] + bias[j] − m),    m = max (row[j] + bias[j])
+/// row[j] ← exp(x[j] − m) / Σ exp(x[j] − m),    x = scale · row + bias,    m = max x[j]
 /// ```
 ///
 /// `row`, `bias`: `[T]`, finite. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores.
@@ -15,31 +15,32 @@ use super::{LANES, fold};
 /// # Panics
 ///
 /// If the lengths differ.
-pub fn softmax(isa: Isa, row: &mut [f32], bias: &[f32]) {
+pub fn softmax(isa: Isa, row: &mut [f32], scale: f32, bias: &[f32]) {
     assert_eq!(row.len(), bias.len(), "softmax: one bias for each score");
-    isa.run(Softmax { row, bias });
+    isa.run(Softmax { row, scale, bias });
 }
 
 struct Softmax<'a> {
     row: &'a mut [f32],
+    scale: f32,
     bias: &'a [f32],
 }
 
 impl<S: Simd> Kernel<S> for Softmax<'_> {
     #[inline(always)]
     fn run(self, simd: S) {
-        let Self { row, bias } = self;
+        let Self { row, scale, bias } = self;
         let mut max = [f32::NEG_INFINITY; LANES];
         let (chunks, tail) = row.as_chunks_mut::<LANES>();
         let (biases, last_biases) = bias.as_chunks::<LANES>();
         for (chunk, biases) in chunks.iter_mut().zip(biases) {
             for ((x, bias), max) in chunk.iter_mut().zip(biases).zip(&mut max) {
-                *x += bias;
+                *x = simd.mul_add(scale, *x, *bias);
                 *max = larger(*max, *x);
             }
         }
         for ((x, bias), max) in tail.iter_mut().zip(last_biases).zip(&mut max) {
-            *x += bias;
+            *x = simd.mul_add(scale, *x, *bias);
             *max = larger(*max, *x);
         }
         let max = fold(max, larger);
@@ -142,15 +143,16 @@ mod tests {
     #[test]
     fn every_isa_agrees_with_f64_for_every_length_around_the_lanes() {
         for t in [1, 2, 15, 16, 17, 31, 32, 33, 384, 512] {
-            let scores: Vec<f32> = (0..t).map(|j| 9.0 * (j as f32 * 0.7).sin()).collect();
+            let scores: Vec<f32> = (0..t).map(|j| 36.0 * (j as f32 * 0.7).sin()).collect();
             let bias: Vec<f32> = (0..t).map(|j| 3.0 * (j as f32 * 1.3).cos()).collect();
-            let sums: Vec<f64> = scores.iter().zip(&bias).map(|(s, b)| f64::from(s + b)).collect();
+            let sums: Vec<f64> =
+                scores.iter().zip(&bias).map(|(s, b)| f64::from(0.25 * s + b)).collect();
             let max = sums.iter().copied().fold(f64::MIN, f64::max);
             let total: f64 = sums.iter().map(|s| (s - max).exp()).sum();
             let want: Vec<f64> = sums.iter().map(|s| (s - max).exp() / total).collect();
             for &isa in Isa::available() {
                 let mut row = scores.clone();
-                softmax(isa, &mut row, &bias);
+                softmax(isa, &mut row, 0.25, &bias);
                 assert_close(&row, &want, 4e-7);
             }
         }
@@ -160,7 +162,7 @@ mod tests {
     fn a_far_lower_score_counts_nothing() {
         for &isa in Isa::available() {
             let mut row = [0.0, -1e30, f32::MIN];
-            softmax(isa, &mut row, &[0.0; 3]);
+            softmax(isa, &mut row, 1.0, &[0.0; 3]);
             assert_eq!(row, [1.0, 0.0, 0.0]);
         }
     }

@@ -343,7 +343,7 @@ fn candidate_distances(
 ) -> Array2<f32> {
     let points = rows.select(Axis(0), candidates);
     let packed = PackedMatrix::new(Isa::exact(), Precision::F32, points.view());
-    let mut distances = Array2::zeros((rows.nrows(), candidates.len()));
+    let mut distances = Array2::<f32>::zeros((rows.nrows(), candidates.len()));
     par_matmul(&Team::gather(), rows.view(), &packed, distances.view_mut(), Epilogue::None);
     for ((i, t), distance) in distances.indexed_iter_mut() {
         *distance = (norms[i] + norms[candidates[t]] - 2.0 * *distance).max(0.0);

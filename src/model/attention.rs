@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use half::bf16;
 use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::buffers::Buffers;
@@ -12,7 +13,7 @@ use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::activation::Activation;
-use crate::kernels::gemm::{PackedMatrix, matmul};
+use crate::kernels::gemm::{Element, PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team, softmax};
 use crate::nn::{LayerNorm, Linear};
@@ -33,17 +34,17 @@ pub(super) struct SelfAttention {
     norm: LayerNorm,
     heads: usize,
     isa: Isa,
-    /// Of the products with keys and values.
+    /// Of the products with keys and values, and of all that is between two products.
     precision: Precision,
 }
 
 /// One head's queries, keys and values of one text, `[T, K]` each.
 #[derive(Clone, Copy)]
-struct Head<'a> {
+struct Head<'a, E> {
     index: usize,
-    q: ArrayView2<'a, f32>,
-    k: ArrayView2<'a, f32>,
-    v: ArrayView2<'a, f32>,
+    q: ArrayView2<'a, E>,
+    k: ArrayView2<'a, E>,
+    v: ArrayView2<'a, E>,
 }
 
 impl SelfAttention {
@@ -58,11 +59,7 @@ impl SelfAttention {
             norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
             heads: config.num_attention_heads,
             isa: w.isa(),
-            // Where bf16 is no faster, nothing is won by rounding.
-            precision: match w.rounds_to() {
-                Precision::Bf16 | Precision::Int8 if w.isa().multiplies_bf16() => Precision::Bf16,
-                _ => Precision::F32,
-            },
+            precision: w.between(),
         })
     }
 
@@ -79,16 +76,30 @@ impl SelfAttention {
         batch: &Batch,
         bias: &PositionBias,
     ) {
+        match self.precision {
+            Precision::Bf16 => self.forward_between::<bf16>(team, buffers, batch, bias),
+            _ => self.forward_between::<f32>(team, buffers, batch, bias),
+        }
+    }
+
+    /// As [`forward`](Self::forward), with `E`s between its products.
+    fn forward_between<E: Element>(
+        &self,
+        team: &Team,
+        buffers: &mut Buffers,
+        batch: &Batch,
+        bias: &PositionBias,
+    ) {
         let (n, d) = (batch.ids().len(), self.output.outputs());
         let Buffers { hidden, qkv, context, attended, .. } = buffers;
-        let (hidden, mut qkv) = (hidden.room(n, d), qkv.room(n, 3 * d));
+        let (hidden, mut qkv) = (hidden.room(n, d), qkv.room::<E>(n, 3 * d));
         self.query_key_value.forward_into(
             team,
             hidden.view(),
             Activation::Identity,
             qkv.view_mut(),
         );
-        let (qkv, mut context) = (qkv.view(), context.room(n, d));
+        let (qkv, mut context) = (qkv.view(), context.room::<E>(n, d));
         team.for_each(self.pieces(&mut context, batch), |(tokens, head, out)| {
             let mut scratch = Scratch::take(self.isa, self.precision);
             scratch.attend(self.head(qkv, tokens, head), bias, out);
@@ -121,11 +132,11 @@ impl SelfAttention {
     }
 
     /// Cuts `context` into the pieces that are computed apart: the tokens of one text × the columns of one head.
-    fn pieces<'a>(
+    fn pieces<'a, E>(
         &self,
-        context: &'a mut ArrayViewMut2<f32>,
+        context: &'a mut ArrayViewMut2<E>,
         batch: &Batch,
-    ) -> Vec<(Range<usize>, usize, ArrayViewMut2<'a, f32>)> {
+    ) -> Vec<(Range<usize>, usize, ArrayViewMut2<'a, E>)> {
         let width = context.ncols() / self.heads;
         let mut rest = context.view_mut();
         let mut pieces = Vec::with_capacity(batch.len() * self.heads);
@@ -141,7 +152,12 @@ impl SelfAttention {
         pieces
     }
 
-    fn head<'a>(&self, qkv: ArrayView2<'a, f32>, tokens: Range<usize>, index: usize) -> Head<'a> {
+    fn head<'a, E>(
+        &self,
+        qkv: ArrayView2<'a, E>,
+        tokens: Range<usize>,
+        index: usize,
+    ) -> Head<'a, E> {
         let d = qkv.ncols() / 3;
         let width = d / self.heads;
         let part = |part: usize| {
@@ -178,7 +194,12 @@ impl Scratch {
     }
 
     /// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the scores stay in cache.
-    fn attend(&mut self, head: Head, bias: &PositionBias, mut out: ArrayViewMut2<f32>) {
+    fn attend<E: Element>(
+        &mut self,
+        head: Head<E>,
+        bias: &PositionBias,
+        mut out: ArrayViewMut2<E>,
+    ) {
         let t = head.q.nrows();
         self.keys.repack(head.k);
         self.values.repack_transposed(head.v);
@@ -190,15 +211,15 @@ impl Scratch {
                 ArrayViewMut2::from_shape((rows, t), scores).expect("as long as it is wide");
             probabilities(self.isa, head, &self.keys, first, bias, &mut scores);
             let mut out = out.slice_mut(s![first..first + rows, ..]);
-            matmul(1.0, scores.view(), &self.values, &mut out);
+            matmul(scores.view(), &self.values, &mut out);
         }
     }
 }
 
 /// The attention probabilities of as many queries as `out` has rows, beginning with query `first`; `out: [_, T]`.
-fn probabilities(
+fn probabilities<E: Element>(
     isa: Isa,
-    head: Head,
+    head: Head<E>,
     keys: &PackedMatrix,
     first: usize,
     bias: &PositionBias,
@@ -206,9 +227,9 @@ fn probabilities(
 ) {
     let (rows, t) = out.dim();
     let scale = 1.0 / (head.q.ncols() as f32).sqrt();
-    matmul(scale, head.q.slice(s![first..first + rows, ..]), keys, out);
+    matmul(head.q.slice(s![first..first + rows, ..]), keys, out);
     for (i, row) in out.rows_mut().into_iter().enumerate() {
         let row = row.into_slice().expect("rows of the scores are contiguous");
-        softmax(isa, row, bias.row(head.index, first + i, t));
+        softmax(isa, row, scale, bias.row(head.index, first + i, t));
     }
 }

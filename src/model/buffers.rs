@@ -1,7 +1,9 @@
 //! [`Buffers`]: the memory of a forward pass.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
+use zerocopy::{FromBytes, IntoBytes};
 
+use crate::kernels::gemm::Element;
 use crate::kernels::memory::Lines;
 
 /// The intermediate results of one layer, used again by the next one and by the next batch: `N · (6 D + F)` numbers, for the
@@ -30,16 +32,19 @@ pub(super) struct Buffer {
 impl Buffer {
     /// Room for `[rows, columns]`, with whatever in it; with what was there before if the columns are as many and the rows no
     /// more.
-    pub(super) fn room(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
+    pub(super) fn room<E: Element>(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, E> {
         self.columns = columns;
-        if self.lines.len() < rows * columns {
-            self.lines.resize(rows * columns);
+        let bytes = rows * columns * size_of::<E>();
+        let words = bytes.div_ceil(size_of::<u32>());
+        if self.lines.len() < words {
+            self.lines.resize(words);
         }
-        let floats = &mut self.lines.as_mut_floats()[..rows * columns];
-        ArrayViewMut2::from_shape((rows, columns), floats).expect("as long as it is wide")
+        let numbers = <[E]>::mut_from_bytes(&mut self.lines.as_mut_bytes()[..bytes]);
+        let numbers = numbers.expect("numbers no wider than words");
+        ArrayViewMut2::from_shape((rows, columns), numbers).expect("as long as it is wide")
     }
 
-    /// The first `rows` rows.
+    /// The first `rows` rows, of `f32`s.
     pub(super) fn view(&self, rows: usize) -> ArrayView2<'_, f32> {
         let floats = &self.lines.as_floats()[..rows * self.columns];
         ArrayView2::from_shape((rows, self.columns), floats).expect("as long as it is wide")

@@ -1,6 +1,7 @@
 //! One layer of the encoder.
 
-use ndarray::{Array3, ArrayView2};
+use half::bf16;
+use ndarray::{Array3, ArrayView2, ArrayViewMut2};
 
 use super::attention::SelfAttention;
 use super::buffers::Buffers;
@@ -10,6 +11,7 @@ use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::activation::Activation;
+use crate::kernels::gemm::Element;
 use crate::kernels::{Precision, Team};
 use crate::nn::{LayerNorm, Linear};
 
@@ -22,6 +24,8 @@ pub(super) struct EncoderLayer {
     activation: Activation,
     contract: Linear,
     norm: LayerNorm,
+    /// Of what is between the two products.
+    between: Precision,
 }
 
 impl EncoderLayer {
@@ -49,6 +53,7 @@ impl EncoderLayer {
             activation: config.hidden_act,
             contract: Linear::load(&contract, f, d)?,
             norm: LayerNorm::load(&w.at("output.LayerNorm"), d, config.layer_norm_eps)?,
+            between: w.between(),
         })
     }
 
@@ -68,11 +73,30 @@ impl EncoderLayer {
         let (n, d, f) = (batch.ids().len(), self.contract.outputs(), self.expand.outputs());
         self.attention.forward(team, buffers, batch, bias);
         let Buffers { hidden, attended, wide, .. } = buffers;
-        let (attended, mut wide) = (attended.room(n, d), wide.room(n, f));
-        self.expand.forward_into(team, attended.view(), self.activation, wide.view_mut());
-        let mut hidden = hidden.room(n, d);
-        self.contract.forward_into(team, wide.view(), Activation::Identity, hidden.view_mut());
+        let (attended, mut hidden) = (attended.room(n, d), hidden.room(n, d));
+        match self.between {
+            Precision::Bf16 => {
+                let wide = wide.room::<bf16>(n, f);
+                self.feed_forward(team, attended.view(), wide, hidden.view_mut());
+            }
+            _ => {
+                let wide = wide.room::<f32>(n, f);
+                self.feed_forward(team, attended.view(), wide, hidden.view_mut());
+            }
+        }
         self.norm.add_and_normalise(team, hidden, attended.view());
+    }
+
+    /// `out = contract(activation(expand(x)))`, with what is between the two in `wide`, `[N, F]`.
+    fn feed_forward<E: Element>(
+        &self,
+        team: &Team,
+        x: ArrayView2<f32>,
+        mut wide: ArrayViewMut2<E>,
+        out: ArrayViewMut2<f32>,
+    ) {
+        self.expand.forward_into(team, x, self.activation, wide.view_mut());
+        self.contract.forward_into(team, wide.view(), Activation::Identity, out);
     }
 
     /// The attention probabilities of each text, `[H, T, T]`, for the layer's input `x: [N, D]`.

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::kernels::isa::Isa;
-use crate::kernels::{Team, layer_norm};
+use crate::kernels::{Team, add_layer_norm, layer_norm};
 
 /// Rows normalised by one task: some 50 µs of work at the width of the base model.
 const ROWS: usize = 64;
@@ -61,15 +61,21 @@ impl LayerNorm {
         let pieces = rows.into_iter().zip(residual.axis_chunks_iter(Axis(0), ROWS)).collect();
         team.for_each(pieces, |(mut rows, residuals): (ArrayViewMut2<f32>, ArrayView2<f32>)| {
             for (mut row, residual) in rows.rows_mut().into_iter().zip(residuals.rows()) {
-                row += &residual;
-                self.normalise(row.as_slice_mut().expect(CONTIGUOUS));
+                let row = row.as_slice_mut().expect(CONTIGUOUS);
+                let residual = residual.to_slice().expect(CONTIGUOUS);
+                let (gain, bias) = self.parameters();
+                add_layer_norm(self.isa, row, residual, gain, bias, self.eps);
             }
         });
     }
 
     pub(crate) fn normalise(&self, row: &mut [f32]) {
-        let gain = self.gain.as_slice().expect(CONTIGUOUS);
-        layer_norm(self.isa, row, gain, self.bias.as_slice().expect(CONTIGUOUS), self.eps);
+        let (gain, bias) = self.parameters();
+        layer_norm(self.isa, row, gain, bias, self.eps);
+    }
+
+    fn parameters(&self) -> (&[f32], &[f32]) {
+        (self.gain.as_slice().expect(CONTIGUOUS), self.bias.as_slice().expect(CONTIGUOUS))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::kernels::Team;
 use crate::kernels::activation::Activation;
-use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
+use crate::kernels::gemm::{Element, Epilogue, PackedMatrix, par_matmul};
 use crate::nn::LayerNorm;
 
 /// A linear layer, `in` → `out`.
@@ -79,12 +79,12 @@ impl Linear {
 
     /// `out = activation(x · Wᵀ + b)`; `x: [N, in]`, `out: [N, out]`. Bias and activation are applied while a piece of the
     /// product is still in cache.
-    pub(crate) fn forward_into(
+    pub(crate) fn forward_into<A: Element, C: Element>(
         &self,
         team: &Team,
-        x: ArrayView2<f32>,
+        x: ArrayView2<A>,
         activation: Activation,
-        out: ArrayViewMut2<f32>,
+        out: ArrayViewMut2<C>,
     ) {
         let bias = self.bias.as_slice().expect("read as one contiguous row");
         par_matmul(team, x, &self.weight, out, Epilogue::Bias(bias, activation));

@@ -106,7 +106,7 @@ fn score(
             packed.repack(*rows);
             let shape = (queries.nrows(), rows.nrows());
             let mut out = ArrayViewMut2::from_shape(shape, scores).expect("[Q, rows] scores");
-            matmul(1.0, *queries, packed, &mut out);
+            matmul(*queries, packed, &mut out);
         }
         Similarity::Euclidean => distances(Distance::Euclidean, scores),
         Similarity::Manhattan => distances(Distance::Manhattan, scores),

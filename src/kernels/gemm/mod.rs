@@ -1,6 +1,6 @@
 //! Matrix products: the one place through which all of them go.
 //!
-//! `C = α · A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), in a
+//! `C = A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), in a
 //! [`Precision`], into the order in which the instruction set's tile reads it. `A` is rounded to the same precision when its
 //! rows are packed. Where an instruction set has no tile for a precision, weights stay in it and are expanded to `f32` a piece
 //! at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares
@@ -11,8 +11,11 @@
 //! from front to back, in blocks of a fixed length (`matrixmultiply` in blocks of its own), whatever the other sizes are and
 //! however many rows the tile has. The tests hold it to that.
 
+mod element;
+mod finish;
 mod packed;
 mod product;
+mod rows;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -23,13 +26,14 @@ use std::cell::RefCell;
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
-use super::activation::{Activation, activate};
+use super::activation::Activation;
 use super::isa::Isa;
 use super::precision::Precision;
-use super::simd::Simd;
 use super::team::Team;
+pub use element::Element;
 pub use packed::PackedMatrix;
-use product::{Blocks, Factors, Heights, Multiply, Pack, Product, Rectangle, Rows};
+use product::{Blocks, Heights, Multiply, Rectangle};
+use rows::{Pack, Rows};
 use words::Format;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
@@ -50,43 +54,48 @@ pub enum Epilogue<'a> {
     Bias(&'a [f32], Activation),
 }
 
-impl<'a> Epilogue<'a> {
-    /// What is added to the columns of a piece that begins at `column`; `None` for nothing.
-    #[inline(always)]
-    fn bias(self, column: usize, columns: usize) -> Option<&'a [f32]> {
-        match self {
-            Self::None => None,
-            Self::Bias(bias, _) => Some(&bias[column..column + columns]),
-        }
-    }
-
-    /// Whether anything is left to do when the bias has been added.
-    #[inline(always)]
-    fn activates(self) -> bool {
-        matches!(self, Self::Bias(_, activation) if activation != Activation::Identity)
-    }
-
-    /// What is left to do to a piece of a row when the bias has been added.
-    #[inline(always)]
-    fn activate<S: Simd>(self, simd: S, row: &mut [f32]) {
-        if let Self::Bias(_, activation) = self {
-            activate(simd, activation, row);
-        }
-    }
-}
-
-/// `out = alpha · a · bᵀ` on this thread.
+/// `out = a · bᵀ` on this thread.
 ///
 /// `a`: `[M, K]`, `b`: `[N, K]`, `out`: `[M, N]`, its rows contiguous.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit together, or the rows of `out` are not contiguous.
-pub fn matmul(alpha: f32, a: ArrayView2<f32>, b: &PackedMatrix, out: &mut ArrayViewMut2<f32>) {
-    check(a, b, out.dim());
-    let factors = Factors { alpha, a, b, epilogue: Epilogue::None };
-    let rectangle = Rectangle { row: 0, column: 0, out: out.view_mut() };
-    b.isa.run(Product { factors, rectangle });
+pub fn matmul<A: Element, C: Element>(
+    a: ArrayView2<A>,
+    b: &PackedMatrix,
+    out: &mut ArrayViewMut2<C>,
+) {
+    check(a.dim(), b, out.dim());
+    multiply(a, b, Epilogue::None, Rectangle { row: 0, column: 0, out: out.view_mut() });
+}
+
+thread_local! {
+    /// What a thread packs for itself.
+    static ROWS: RefCell<Rows> = RefCell::default();
+}
+
+/// A rectangle of `a · bᵀ` on this thread, as many rows at a time as should be packed at once.
+fn multiply<A: Element, C: Element>(
+    a: ArrayView2<A>,
+    b: &PackedMatrix,
+    epilogue: Epilogue,
+    rectangle: Rectangle<C>,
+) {
+    let Rectangle { row, column, mut out } = rectangle;
+    let most = b.isa.heights(b).map_or(usize::MAX, |heights| heights.most);
+    let height = most.min(out.nrows()).max(1);
+    let mut rows = ROWS.take();
+    let mut first = row;
+    for out in out.axis_chunks_iter_mut(Axis(0), height) {
+        let count = out.nrows();
+        b.isa.run(Pack { a, b, first, count, rows: &mut rows });
+        let blocks = Blocks { blocks: std::slice::from_ref(&rows), height: count };
+        let rectangle = Rectangle { row: first, column, out };
+        b.isa.run(Multiply { b, epilogue, blocks, rectangle });
+        first += count;
+    }
+    ROWS.set(rows);
 }
 
 /// `out = a · bᵀ`, then the epilogue, shared among the threads of `team`.
@@ -96,20 +105,19 @@ pub fn matmul(alpha: f32, a: ArrayView2<f32>, b: &PackedMatrix, out: &mut ArrayV
 /// # Panics
 ///
 /// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter than `N`.
-pub fn par_matmul(
+pub fn par_matmul<A: Element, C: Element>(
     team: &Team,
-    a: ArrayView2<f32>,
+    a: ArrayView2<A>,
     b: &PackedMatrix,
-    out: ArrayViewMut2<f32>,
+    out: ArrayViewMut2<C>,
     epilogue: Epilogue,
 ) {
-    check(a, b, out.dim());
-    let factors = Factors { alpha: 1.0, a, b, epilogue };
+    check(a.dim(), b, out.dim());
     let cuts = Cuts::new(b, a.nrows(), team.threads());
     let isa = b.isa;
     if !cuts.shares_rows {
         let rectangles = cuts.rectangles(out, isa.columns());
-        team.for_each(rectangles, |rectangle| isa.run(Product { factors, rectangle }));
+        team.for_each(rectangles, |rectangle| multiply(a, b, epilogue, rectangle));
         return;
     }
     // Few rows are multiplied by many threads, each with columns of its own: the rows are packed once for all of them.
@@ -120,7 +128,7 @@ pub fn par_matmul(
     packed.resize_with(cuts.blocks(), Rows::default);
     let blocks = packed.iter_mut().enumerate().map(|(i, rows)| (cuts.block(i), rows)).collect();
     let pack = |(at, rows): (std::ops::Range<usize>, &mut Rows)| {
-        isa.run(Pack { factors, first: at.start, count: at.len(), rows });
+        isa.run(Pack { a, b, first: at.start, count: at.len(), rows });
     };
     if a.len() < SMALL / 16 {
         Team::alone().for_each(blocks, pack)
@@ -129,16 +137,15 @@ pub fn par_matmul(
     }
     team.for_each(cuts.rectangles(out, isa.columns()), |rectangle| {
         let blocks = Blocks { blocks: &packed[rectangle.row / cuts.height..], height: cuts.height };
-        isa.run(Multiply { factors, blocks, rectangle });
+        isa.run(Multiply { b, epilogue, blocks, rectangle });
     });
     PACKED.set(packed);
 }
 
-fn check(a: ArrayView2<f32>, b: &PackedMatrix, out: (usize, usize)) {
+fn check(a: (usize, usize), b: &PackedMatrix, out: (usize, usize)) {
     assert!(
-        a.ncols() == b.k && out == (a.nrows(), b.n),
-        "matmul: {:?} times {:?} transposed into {out:?}",
-        a.dim(),
+        a.1 == b.k && out == (a.0, b.n),
+        "matmul: {a:?} times {:?} transposed into {out:?}",
         (b.n, b.k)
     );
 }
@@ -206,7 +213,11 @@ impl Cuts {
     }
 
     /// Cuts `out` into the pieces, row by row of pieces; across at multiples of `panel`.
-    fn rectangles<'a>(&self, mut out: ArrayViewMut2<'a, f32>, panel: usize) -> Vec<Rectangle<'a>> {
+    fn rectangles<'a, C>(
+        &self,
+        mut out: ArrayViewMut2<'a, C>,
+        panel: usize,
+    ) -> Vec<Rectangle<'a, C>> {
         let n = out.ncols();
         let (panels, blocks) = (n.div_ceil(panel), self.blocks());
         let mut pieces = Vec::with_capacity(self.down * self.across);

@@ -6,6 +6,7 @@ use ndarray::{ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::element::{Element, copy_words, floats, pair_rows, to_floats};
 #[cfg(target_arch = "x86_64")]
 use super::tile::transpose;
 use super::words::{
@@ -116,7 +117,7 @@ impl PackedMatrix {
     }
 
     /// Packs `b` `[N, K]` on this thread, into the memory that is there.
-    pub fn repack(&mut self, b: ArrayView2<f32>) {
+    pub fn repack<E: Element>(&mut self, b: ArrayView2<E>) {
         let b = rows_contiguous(b);
         let layout = self.resize(b.dim());
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
@@ -127,9 +128,9 @@ impl PackedMatrix {
     }
 
     /// As [`repack`](Self::repack), of a `b` that is given as its transpose, `[K, N]`.
-    pub fn repack_transposed(&mut self, b: ArrayView2<f32>) {
-        if self.format == Format::Int8 {
-            // Its scales are those of columns of what is given: not worth a path of its own.
+    pub fn repack_transposed<E: Element>(&mut self, b: ArrayView2<E>) {
+        if self.format == Format::Int8 || (E::FORMAT != Format::F32 && E::FORMAT != self.format) {
+            // Scales of integers are those of columns of what is given: not worth a path of its own. Nor are wider numbers.
             return self.repack(b.t());
         }
         let b = rows_contiguous(b);
@@ -273,7 +274,7 @@ fn factors(magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
     magnitudes.iter().zip(&largest).map(factor).collect()
 }
 
-fn rows_contiguous<'a>(b: ArrayView2<'a, f32>) -> CowArray<'a, f32, Ix2> {
+fn rows_contiguous<'a, E: Element>(b: ArrayView2<'a, E>) -> CowArray<'a, E, Ix2> {
     if b.ncols() <= 1 || b.strides()[1] == 1 {
         CowArray::from(b)
     } else {
@@ -282,7 +283,7 @@ fn rows_contiguous<'a>(b: ArrayView2<'a, f32>) -> CowArray<'a, f32, Ix2> {
 }
 
 /// Row `j` of what [`rows_contiguous`] returned.
-fn row_of<'a>(b: &'a CowArray<f32, Ix2>, j: usize) -> &'a [f32] {
+fn row_of<'a, E: Element>(b: &'a CowArray<E, Ix2>, j: usize) -> &'a [E] {
     b.row(j).to_slice().expect("made contiguous")
 }
 
@@ -302,12 +303,13 @@ struct Panel<'a> {
 /// One panel, from the rows of `B` that are its columns.
 struct PackPanel<'a, R> {
     panel: Panel<'a>,
+    /// Row `j` of `B`.
     row: R,
     /// What the elements of a row are multiplied by, `[K]`; empty for nothing.
     factors: &'a [f32],
 }
 
-impl<'b, S: Encode, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
+impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel<'_, R> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { panel, row, factors } = self;
@@ -316,17 +318,16 @@ impl<'b, S: Encode, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
         let mut balanced = vec![0.0; if k == 0 { 0 } else { rows * k }];
         for (j, balanced) in balanced.chunks_exact_mut(k.max(1)).enumerate() {
             let row = row(first + j).iter().zip(factors);
-            balanced.iter_mut().zip(row).for_each(|(y, (x, factor))| *y = x * factor);
+            balanced.iter_mut().zip(row).for_each(|(y, (x, factor))| *y = x.to_f32() * factor);
         }
-        let row = |j: usize| match k {
-            0 => row(first + j),
-            _ => &balanced[j * k..(j + 1) * k],
-        };
         let integers = format == Format::Int8;
-        let mut scalings = [Scaling::by(1.0); WIDEST];
+        let (mut scalings, mut own) = ([Scaling::NONE; WIDEST], Vec::new());
         if integers {
             for (j, (scale, scaling)) in scales.iter_mut().zip(&mut scalings).enumerate() {
-                *scale = channel_scale(row(j));
+                *scale = channel_scale(match k {
+                    0 => to_floats(row(first + j), &mut own),
+                    _ => &balanced[j * k..(j + 1) * k],
+                });
                 *scaling = channel_scaling(*scale);
             }
         }
@@ -338,11 +339,19 @@ impl<'b, S: Encode, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
         for (piece, out) in values.chunks_mut(PAIRS * columns).enumerate() {
             let words = out.len() / columns;
             for (j, (staged, &scaling)) in staged.iter_mut().zip(&scalings).enumerate().take(rows) {
-                let row = row(j);
+                let (row, words) = (row(first + j), &mut staged[..words]);
                 let (start, end) = (piece * step, ((piece + 1) * step).min(row.len()));
-                encode(simd, format, scaling, &row[start..end], &mut staged[..words]);
+                if E::FORMAT == format && k == 0 {
+                    copy_words(&row[start..end], words);
+                    continue;
+                }
+                let row = match k {
+                    0 => to_floats(&row[start..end], &mut own),
+                    _ => &balanced[j * k..][start..end],
+                };
+                encode(simd, format, scaling, row, words);
                 if integers {
-                    let bytes = staged[..words].iter().flat_map(|word| word.to_le_bytes());
+                    let bytes = words.iter().flat_map(|word| word.to_le_bytes());
                     totals[j] += bytes.map(|byte| i32::from(byte as i8)).sum::<i32>();
                 }
             }
@@ -354,16 +363,16 @@ impl<'b, S: Encode, R: Fn(usize) -> &'b [f32]> Kernel<S> for PackPanel<'_, R> {
     }
 }
 
-/// All panels, from the transpose of `B`, of which a row is part of a step of every panel.
-struct PackTransposed<'a> {
+/// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of `f32`s, or of bf16 that stay so.
+struct PackTransposed<'a, E> {
     format: Format,
     columns: usize,
     /// `[K, N]`
-    b: ArrayView2<'a, f32>,
+    b: ArrayView2<'a, E>,
     values: &'a mut [u32],
 }
 
-impl<S: Encode> Kernel<S> for PackTransposed<'_> {
+impl<S: Encode, E: Element> Kernel<S> for PackTransposed<'_, E> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { format, columns, b, values } = self;
@@ -379,9 +388,13 @@ impl<S: Encode> Kernel<S> for PackTransposed<'_> {
                 false => &[],
             };
             for (w, words) in values.chunks_exact_mut(columns).enumerate() {
-                match format {
-                    Format::F32 => encode(simd, format, Scaling::by(1.0), row(w), words),
-                    _ => encode_pair_of_rows(simd, format, w, row, words),
+                if format == Format::F32 {
+                    copy_words(row(w), words);
+                } else if E::FORMAT == Format::Bf16 {
+                    pair_rows(row(2 * w), row(2 * w + 1), words);
+                } else {
+                    let row = |p: usize| floats(row(p)).expect("not bf16");
+                    encode_pair_of_rows(simd, format, w, row, words);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Every instruction set and precision against `f64`, and the promise that a row's bits depend on nothing but the row.
 
+use half::bf16;
 use ndarray::{Array2, ArrayView1, s};
 
 use super::*;
@@ -81,7 +82,7 @@ fn every_isa_agrees_with_f64_in_every_precision_for_shapes_around_the_tiles() {
                 let (want, tolerance) = expected(isa, precision, &a, &b);
                 let b = PackedMatrix::new(isa, precision, b.view());
                 let mut got = Array2::from_elem((m, n), f32::NAN);
-                matmul(1.0, a.view(), &b, &mut got.view_mut());
+                matmul(a.view(), &b, &mut got.view_mut());
                 for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
                     let distance = (f64::from(*got) - want).abs();
                     assert!(
@@ -106,8 +107,8 @@ fn rows_that_are_hard_to_quantise() {
     for &isa in Isa::available() {
         let (want, tolerance) = expected(isa, Precision::Int8, &a, &b);
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
-        let mut got = Array2::zeros((5, 5));
-        matmul(1.0, a.view(), &b, &mut got.view_mut());
+        let mut got = Array2::<f32>::zeros((5, 5));
+        matmul(a.view(), &b, &mut got.view_mut());
         for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
             assert!((f64::from(*got) - want).abs() <= tolerance + 1e-6, "{isa}: {got} {want}");
         }
@@ -115,17 +116,17 @@ fn rows_that_are_hard_to_quantise() {
 }
 
 #[test]
-fn the_scale_strided_views_and_memory_used_again() {
+fn strided_views_and_memory_used_again() {
     let (a, b) = (matrix(10, 12, 1), matrix(20, 12, 2));
     let (a, b) = (a.slice(s![2..9, 4..8]), b.slice(s![3..8;2, 4..8]));
-    let (a_owned, b_owned) = (a.to_owned() * 0.5, b.to_owned());
+    let (a_owned, b_owned) = (a.to_owned(), b.to_owned());
     for &isa in Isa::available() {
         let (want, tolerance) = expected(isa, Precision::F32, &a_owned, &b_owned);
         let mut packed = PackedMatrix::empty(isa, Precision::F32);
         packed.repack(matrix(40, 50, 3).view());
         packed.repack(b);
-        let mut wide = Array2::zeros((9, 9));
-        matmul(0.5, a, &packed, &mut wide.slice_mut(s![1..8, 2..5]));
+        let mut wide = Array2::<f32>::zeros((9, 9));
+        matmul(a, &packed, &mut wide.slice_mut(s![1..8, 2..5]));
         for ((i, j), want) in want.indexed_iter() {
             let distance = (f64::from(wide[[i + 1, j + 2]]) - want).abs();
             assert!(distance <= tolerance[[i, j]], "{isa}: off by {distance}");
@@ -144,8 +145,8 @@ fn balanced_columns_lose_less_to_integers() {
     let want = exact(&a, &b);
     for &isa in Isa::available() {
         let distance = |b: PackedMatrix| {
-            let mut got = Array2::zeros((7, 9));
-            matmul(1.0, a.slice(s![.., ..;1]), &b, &mut got.view_mut());
+            let mut got = Array2::<f32>::zeros((7, 9));
+            matmul(a.slice(s![.., ..;1]), &b, &mut got.view_mut());
             (got.mapv(f64::from) - &want).mapv(|x| x * x).sum().sqrt()
         };
         let plain = distance(PackedMatrix::new(isa, Precision::Int8, b.view()));
@@ -169,8 +170,8 @@ fn a_product_too_deep_for_integers() {
     let b = Array2::ones((1, k));
     for &isa in Isa::available() {
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
-        let mut got = Array2::zeros((1, 1));
-        matmul(1.0, a.view(), &b, &mut got.view_mut());
+        let mut got = Array2::<f32>::zeros((1, 1));
+        matmul(a.view(), &b, &mut got.view_mut());
         // In `f32` equal terms round the same way each time: by k · ε/2 of the sum in the worst case. An overflow would be
         // off by more than the sum itself.
         assert!((got[[0, 0]] - 69_999.0).abs() < 292.0, "{isa}: {got}");
@@ -184,17 +185,17 @@ fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
     let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
     for (isa, precision) in Isa::available().iter().flat_map(every) {
         let b = PackedMatrix::new(isa, precision, b.view());
-        let mut whole = Array2::zeros((380, 900));
-        matmul(1.0, a.view(), &b, &mut whole.view_mut());
+        let mut whole = Array2::<f32>::zeros((380, 900));
+        matmul(a.view(), &b, &mut whole.view_mut());
         for i in [0, 1, 7, 11, 12, 63, 64, 170, 379] {
-            let mut row = Array2::zeros((1, 900));
-            matmul(1.0, a.slice(s![i..=i, ..]), &b, &mut row.view_mut());
+            let mut row = Array2::<f32>::zeros((1, 900));
+            matmul(a.slice(s![i..=i, ..]), &b, &mut row.view_mut());
             assert_eq!(row.row(0), whole.row(i), "{isa}, {precision}: row {i} alone");
         }
         for threads in [1, 2, 3, 8] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for m in [13, 380] {
-                let mut shared = Array2::zeros((m, 900));
+                let mut shared = Array2::<f32>::zeros((m, 900));
                 let rows = a.slice(s![..m, ..]);
                 pool.install(|| {
                     par_matmul(&Team::gather(), rows, &b, shared.view_mut(), Epilogue::None)
@@ -209,11 +210,11 @@ fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
 #[test]
 fn the_epilogue_sees_every_element_once() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let (a, b) = (Array2::zeros((70, 200)), Array2::zeros((130, 200)));
+    let (a, b) = (Array2::<f32>::zeros((70, 200)), Array2::<f32>::zeros((130, 200)));
     let bias: Vec<f32> = (0..130).map(|j| j as f32 - 65.0).collect();
     for &isa in Isa::available() {
         let b = PackedMatrix::new(isa, Precision::F32, b.view());
-        let mut out = Array2::zeros((70, 130));
+        let mut out = Array2::<f32>::zeros((70, 130));
         let epilogue = Epilogue::Bias(&bias, Activation::Relu);
         pool.install(|| par_matmul(&Team::gather(), a.view(), &b, out.view_mut(), epilogue));
         for ((_, j), &x) in out.indexed_iter() {
@@ -227,12 +228,52 @@ fn cuts_leave_no_empty_piece() {
     for &isa in Isa::available() {
         for (m, n) in [(1, 1), (1, 3072), (3, 2), (600, 768), (2048, 768), (5, 100_000), (13, 770)]
         {
-            let b = PackedMatrix::new(isa, Precision::F32, Array2::zeros((n, 64)).view());
+            let b = PackedMatrix::new(isa, Precision::F32, Array2::<f32>::zeros((n, 64)).view());
             for threads in [1, 2, 3, 8, 64] {
                 let mut out = Array2::<f32>::zeros((m, n));
                 let pieces = Cuts::new(&b, m, threads).rectangles(out.view_mut(), isa.columns());
                 assert!(pieces.iter().all(|piece| !piece.out.is_empty()), "{isa} {m}×{n}");
                 assert_eq!(pieces.iter().map(|piece| piece.out.len()).sum::<usize>(), m * n);
+            }
+        }
+    }
+}
+
+/// What is bf16 already counts as what it is, and results are rounded once.
+#[test]
+fn rows_of_bf16_are_their_values() {
+    let round = |x: &Array2<f32>| x.mapv(bf16::from_f32);
+    let widen = |x: &Array2<bf16>| x.mapv(bf16::to_f32);
+    for &(m, n, k) in &[(1, 3, 5), (13, 33, 64), (30, 100, 387), (70, 32, 800)] {
+        let (a, b) = (round(&matrix(m, k, 1)), round(&matrix(n, k, 2)));
+        let (wide_a, wide_b, across) =
+            (widen(&a), widen(&b), b.t().as_standard_layout().to_owned());
+        let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
+        for (isa, precision) in Isa::available().iter().flat_map(every) {
+            let what = format!("{isa}, {precision}, {m}×{n}×{k}");
+            let packed = PackedMatrix::new(isa, precision, wide_b.view());
+            let mut repacked = PackedMatrix::empty(isa, precision);
+            repacked.repack(b.view());
+            assert_eq!(packed.parts(), repacked.parts(), "{what}");
+            repacked.repack_transposed(across.view());
+            assert_eq!(packed.parts(), repacked.parts(), "{what}, transposed");
+
+            let bias: Vec<f32> = (0..n).map(|j| (j as f32).cos()).collect();
+            for epilogue in [Activation::Identity, Activation::Gelu]
+                .map(|activation| Epilogue::Bias(&bias, activation))
+            {
+                let team = Team::gather();
+                let mut want = Array2::<f32>::zeros((m, n));
+                par_matmul(&team, wide_a.view(), &packed, want.view_mut(), epilogue);
+                let mut got = Array2::<f32>::zeros((m, n));
+                par_matmul(&team, a.view(), &packed, got.view_mut(), epilogue);
+                assert_eq!(got, want, "{what}");
+                // Columns of a wider array, and rows of it: nothing beside them changes.
+                let mut wide = Array2::from_elem((m + 2, n + 2), bf16::NAN);
+                let mut rounded = wide.slice_mut(s![1..=m, 1..=n]);
+                par_matmul(&team, a.view(), &packed, rounded.view_mut(), epilogue);
+                assert_eq!(rounded, round(&want), "{what}");
+                assert_eq!(wide.iter().filter(|x| x.is_nan()).count(), 2 * (m + n + 2), "{what}");
             }
         }
     }

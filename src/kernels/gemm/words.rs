@@ -1,5 +1,9 @@
 //! Packed operands: words of 32 bits that follow each other along `K`, in the [`Format`] that a tile reads.
 
+use std::ops;
+
+use half::bf16;
+
 use crate::kernels::isa::Isa;
 use crate::kernels::precision::Precision;
 use crate::kernels::simd::{Scalar, Simd};
@@ -7,7 +11,7 @@ use crate::kernels::{LANES, fold};
 
 /// What a packed word holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub enum Format {
     /// One `f32`.
     F32,
     /// Two bf16.
@@ -51,19 +55,16 @@ impl Format {
     }
 }
 
-/// How values become packed ones: `(alpha · x − offset) · inverse`, the latter two for integers only.
+/// How values become integers: `(x − offset) · inverse`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scaling {
-    pub(super) alpha: f32,
+pub struct Scaling {
     pub(super) offset: f32,
     pub(super) inverse: f32,
 }
 
 impl Scaling {
-    /// `alpha · x`.
-    pub(super) fn by(alpha: f32) -> Self {
-        Self { alpha, offset: 0.0, inverse: 1.0 }
-    }
+    /// Of what does not become integers.
+    pub(super) const NONE: Self = Self { offset: 0.0, inverse: 1.0 };
 }
 
 /// How a row of `A` was quantised: its values are `scale · q + offset`.
@@ -74,18 +75,18 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// Of `alpha · row`, for `q` from 0 to 255.
+    /// Of `row`, for `q` from 0 to 255.
     #[inline(always)]
-    pub(super) fn of(alpha: f32, row: &[f32]) -> Self {
+    pub(super) fn of(row: &[f32]) -> Self {
         let (low, high) = extremes(row);
-        let (low, high) = if low <= high { (alpha * low, alpha * high) } else { (0.0, 0.0) };
+        let (low, high) = if low <= high { (low, high) } else { (0.0, 0.0) };
         let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
         Self { scale, offset: low }
     }
 
-    /// What quantises `alpha · row`.
-    pub(super) fn scaling(self, alpha: f32) -> Scaling {
-        Scaling { alpha, offset: self.offset, inverse: 1.0 / self.scale }
+    /// What quantises the row.
+    pub(super) fn scaling(self) -> Scaling {
+        Scaling { offset: self.offset, inverse: 1.0 / self.scale }
     }
 }
 
@@ -99,11 +100,27 @@ pub(super) fn channel_scale(row: &[f32]) -> f32 {
 
 /// What quantises a row of `B`.
 pub(super) fn channel_scaling(scale: f32) -> Scaling {
-    Scaling { alpha: 1.0, offset: 0.0, inverse: 1.0 / scale }
+    Scaling { offset: 0.0, inverse: 1.0 / scale }
 }
 
 /// An instruction set that packs values; perhaps, some of them, by instructions of its own.
-pub(super) trait Encode: Simd {
+pub trait Encode: Simd {
+    /// Rounds the first values of each `stride` of `values` to bf16, into columns `place` of a row each.
+    #[inline(always)]
+    fn round_rows(
+        self,
+        values: &[f32],
+        stride: usize,
+        rows: &mut [&mut [bf16]],
+        place: ops::Range<usize>,
+    ) {
+        for (row, values) in rows.iter_mut().zip(values.chunks(stride)) {
+            for (out, &x) in row[place.clone()].iter_mut().zip(values) {
+                *out = bf16::from_bits((round_to_bf16(x) >> 16) as u16);
+            }
+        }
+    }
+
     /// Packs as many of the first values as it has an instruction for, and returns how many: whole words.
     #[inline(always)]
     fn encode_first(self, _: Format, _: Scaling, _: &[f32], _: &mut [u32]) -> usize {
@@ -131,13 +148,10 @@ pub(super) fn encode<S: Encode>(
 ) {
     let done = simd.encode_first(format, scaling, values, words);
     let (values, words) = (&values[done..], &mut words[done / format.values_per_word()..]);
-    let Scaling { alpha, .. } = scaling;
     match format {
-        Format::F32 => encode_by(values, words, |[x]| (alpha * x).to_bits()),
+        Format::F32 => encode_by(values, words, |[x]| x.to_bits()),
         Format::Bf16 => {
-            encode_by(values, words, |[x, y]| {
-                bf16_pair(round_to_bf16(alpha * x), round_to_bf16(alpha * y))
-            });
+            encode_by(values, words, |[x, y]| bf16_pair(round_to_bf16(x), round_to_bf16(y)));
         }
         Format::Int8 => encode_bytes(scaling, values, words),
         Format::Int16 => {
@@ -158,12 +172,8 @@ pub(super) fn encode<S: Encode>(
             let values = values.chunks(PAIRS).chain(std::iter::repeat(&[] as &[f32]));
             for (words, values) in blocks.iter_mut().zip(values) {
                 let (high, low) = words.split_at_mut(PAIRS / 2);
-                encode_by(values, high, |[x, y]| {
-                    bf16_pair(round_to_bf16(alpha * x), round_to_bf16(alpha * y))
-                });
-                encode_by(values, low, |[x, y]| {
-                    bf16_pair(rest_of_bf16(alpha * x), rest_of_bf16(alpha * y))
-                });
+                encode_by(values, high, |[x, y]| bf16_pair(round_to_bf16(x), round_to_bf16(y)));
+                encode_by(values, low, |[x, y]| bf16_pair(rest_of_bf16(x), rest_of_bf16(y)));
             }
         }
     }
@@ -221,7 +231,7 @@ pub(super) fn encode_as<S: Encode>(
 ) {
     match (to, format) {
         (Format::F32, Format::Bf16) => {
-            encode_by(values, words, |[x]| round_to_bf16(scaling.alpha * x));
+            encode_by(values, words, |[x]| round_to_bf16(x));
         }
         (Format::F32, Format::Int8) => {
             encode_by(values, words, |[x]| f32::from(quantise(scaling, x)).to_bits());
@@ -257,7 +267,7 @@ fn bf16_pair(first: u32, second: u32) -> u32 {
 
 #[inline(always)]
 fn quantise(scaling: Scaling, x: f32) -> u8 {
-    nearest((scaling.alpha * x - scaling.offset) * scaling.inverse) as u8
+    nearest((x - scaling.offset) * scaling.inverse) as u8
 }
 
 /// The nearest integer, for `|x|` below 2²², ties to even, as the low bits of what is returned.
@@ -365,9 +375,9 @@ mod tests {
         let values: Vec<f32> = (1..=9).map(|i| i as f32).collect();
         let bf16 = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
         let mut words = [u32::MAX; 6];
-        encode(Scalar, Format::Bf16, Scaling::by(2.0), &values, &mut words);
-        assert_eq!(words[0], bf16(2.0) | (bf16(4.0) << 16));
-        assert_eq!(words[4..], [bf16(18.0), 0]);
+        encode(Scalar, Format::Bf16, Scaling::NONE, &values, &mut words);
+        assert_eq!(words[0], bf16(1.0) | (bf16(2.0) << 16));
+        assert_eq!(words[4..], [bf16(9.0), 0]);
         let scaling = channel_scaling(channel_scale(&[127.0, -1.0]));
         encode(Scalar, Format::Int8, scaling, &[1.0, -2.0, 3.0, -4.0, 5.0], &mut words);
         assert_eq!(words[0].to_le_bytes().map(|byte| byte as i8), [1, -2, 3, -4]);
@@ -377,7 +387,7 @@ mod tests {
     #[test]
     fn widened_words_hold_the_same_integers() {
         let values: Vec<f32> = (0..301).map(|i| (i * 53 % 256) as f32).collect();
-        let scaling = Range { scale: 1.0, offset: 0.0 }.scaling(1.0);
+        let scaling = Range { scale: 1.0, offset: 0.0 }.scaling();
         let mut words = [u32::MAX; 152];
         encode_as(Scalar, Format::Int16, Format::Int8, scaling, &values, &mut words);
         // Of each four first the even ones.
@@ -398,13 +408,13 @@ mod tests {
             let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0, f32::MAX, -2.5, 2.5];
             let values: Vec<f32> = every.chain(special).filter(|x| !x.is_subnormal()).collect();
             let bytes: Vec<f32> = (0..2048).map(|i| i as f32 / 8.0 - 0.3).collect();
-            let scaling = Range { scale: 0.9, offset: -0.7 }.scaling(0.87);
+            let scaling = Range { scale: 0.9, offset: -0.7 }.scaling();
             // Of every length around the registers.
             for n in (0..100).chain([values.len()]) {
                 for (format, scaling, values) in [
-                    (Format::F32, Scaling::by(0.3), &values),
-                    (Format::Bf16, Scaling::by(1.0), &values),
-                    (Format::Bf16Pairs, Scaling::by(1.0), &values),
+                    (Format::F32, Scaling::NONE, &values),
+                    (Format::Bf16, Scaling::NONE, &values),
+                    (Format::Bf16Pairs, Scaling::NONE, &values),
                     (Format::Int8, scaling, &bytes),
                 ] {
                     let values = &values[values.len() - n.min(values.len())..];
@@ -448,7 +458,7 @@ mod tests {
     fn pairs_hold_sixteen_bits() {
         let values: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
         let mut words = [u32::MAX; 64];
-        encode(Scalar, Format::Bf16Pairs, Scaling::by(1.0), &values, &mut words);
+        encode(Scalar, Format::Bf16Pairs, Scaling::NONE, &values, &mut words);
         for (i, &x) in values.iter().enumerate() {
             let half = |start: usize| {
                 let word = words[i / PAIRS * PAIRS + start + i % PAIRS / 2];
@@ -459,7 +469,7 @@ mod tests {
             assert!((high + low - x).abs() <= x.abs() / 65536.0, "{x}: {high} + {low}");
         }
         assert!(words[36..48].iter().all(|&word| word == 0));
-        encode(Scalar, Format::Bf16Pairs, Scaling::by(1.0), &[f32::INFINITY], &mut words);
+        encode(Scalar, Format::Bf16Pairs, Scaling::NONE, &[f32::INFINITY], &mut words);
         assert_eq!((words[0], words[16]), (0x7F80, 0));
     }
 }

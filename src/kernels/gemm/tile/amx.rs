@@ -5,6 +5,7 @@
 //! register that is loaded serves two products.
 
 use std::arch::asm;
+use std::ops::Range;
 
 use super::{Ahead, Band, DEPTH, Fetch, Tile, check};
 use crate::kernels::amx::Configured;
@@ -17,6 +18,17 @@ const COLUMNS: usize = 2 * SIDE;
 
 /// As without the tile registers.
 impl Encode for Amx {
+    #[inline(always)]
+    fn round_rows(
+        self,
+        values: &[f32],
+        stride: usize,
+        rows: &mut [&mut [half::bf16]],
+        place: Range<usize>,
+    ) {
+        self.avx512().round_rows(values, stride, rows, place);
+    }
+
     #[inline(always)]
     fn encode_first(
         self,

@@ -1,10 +1,11 @@
 //! The AVX-512 tiles: 12 rows × 2 registers of 16 lanes.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::{Ahead, Band, DEPTH, Fetch, Tile, check, encode, tiles};
 use crate::kernels::gemm::words::{Encode, Format, Scaling};
-use crate::kernels::simd::Avx512;
+use crate::kernels::simd::{Avx512, Scalar};
 
 const LANES: usize = 16;
 /// Registers a row.
@@ -12,6 +13,22 @@ const WIDTH: usize = 2;
 const COLUMNS: usize = WIDTH * LANES;
 
 impl Encode for Avx512 {
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
+    fn round_rows(
+        self,
+        values: &[f32],
+        stride: usize,
+        rows: &mut [&mut [half::bf16]],
+        place: Range<usize>,
+    ) {
+        match self.has_bf16() {
+            // SAFETY: it was detected.
+            true => unsafe { encode::bf16_rows(values, stride, rows, place) },
+            false => Scalar.round_rows(values, stride, rows, place),
+        }
+    }
+
     #[inline(always)]
     #[allow(unsafe_code, reason = "calls functions that need the instructions: see the block")]
     fn encode_first(
@@ -24,10 +41,8 @@ impl Encode for Avx512 {
         // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has those for bf16.
         unsafe {
             match format {
-                Format::Bf16 if self.has_bf16() => encode::bf16(scaling.alpha, values, words),
-                Format::Bf16Pairs if self.has_bf16() => {
-                    encode::bf16_pairs(scaling.alpha, values, words)
-                }
+                Format::Bf16 if self.has_bf16() => encode::bf16(values, words),
+                Format::Bf16Pairs if self.has_bf16() => encode::bf16_pairs(values, words),
                 Format::Int8 => encode::bytes(scaling, values, words),
                 _ => 0,
             }

@@ -2,6 +2,7 @@
 //! and says how many.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use crate::kernels::gemm::words::{PAIRS, Scaling};
 
@@ -13,29 +14,52 @@ const LANES: usize = 16;
 /// As [`half::bf16::from_f32`], but that subnormal numbers become zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
 #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
-pub(super) fn bf16(alpha: f32, values: &[f32], words: &mut [u32]) -> usize {
-    let alpha = _mm512_set1_ps(alpha);
+pub(super) fn bf16(values: &[f32], words: &mut [u32]) -> usize {
     let (values, _) = values.as_chunks::<{ 2 * LANES }>();
     let (words, _) = words.as_chunks_mut::<LANES>();
     for (values, words) in values.iter().zip(&mut *words) {
-        let rounded = round(scaled(alpha, values));
+        let rounded = round(load(values));
         // SAFETY: `words` is as many as a register has.
         unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), rounded) };
     }
     2 * LANES * values.len().min(words.len())
 }
 
+/// The first values of each `stride` of `values` into columns `place` of a row each. As [`bf16`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
+#[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
+pub(super) fn bf16_rows(
+    values: &[f32],
+    stride: usize,
+    rows: &mut [&mut [half::bf16]],
+    place: Range<usize>,
+) {
+    for (row, values) in rows.iter_mut().zip(values.chunks(stride)) {
+        let out = &mut row[place.clone()];
+        let values = values[..out.len()].chunks(2 * LANES);
+        for (out, values) in out.chunks_mut(2 * LANES).zip(values) {
+            let some = u32::MAX >> (2 * LANES - out.len());
+            let half = |mask: u32, start: usize| {
+                // SAFETY: those of the values are read that are there.
+                unsafe { _mm512_maskz_loadu_ps(mask as u16, values.as_ptr().wrapping_add(start)) }
+            };
+            let rounded = round([half(some, 0), half(some >> LANES, LANES)]);
+            // SAFETY: as many are written as there are.
+            unsafe { _mm512_mask_storeu_epi16(out.as_mut_ptr().cast(), some, rounded) };
+        }
+    }
+}
+
 /// Of [`PAIRS`] values first the words of what rounding gives, then those of what it leaves.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
 #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
-pub(super) fn bf16_pairs(alpha: f32, values: &[f32], words: &mut [u32]) -> usize {
+pub(super) fn bf16_pairs(values: &[f32], words: &mut [u32]) -> usize {
     const { assert!(PAIRS == 2 * LANES) };
-    let alpha = _mm512_set1_ps(alpha);
     let infinity = _mm512_set1_ps(f32::INFINITY);
     let (values, _) = values.as_chunks::<PAIRS>();
     let (words, _) = words.as_chunks_mut::<PAIRS>();
     for (values, words) in values.iter().zip(&mut *words) {
-        let [x, y] = scaled(alpha, values);
+        let [x, y] = load(values);
         let upper = round([x, y]);
         let half = |half: __m256i| {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
@@ -61,14 +85,13 @@ pub(super) fn bf16_pairs(alpha: f32, values: &[f32], words: &mut [u32]) -> usize
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
 pub(super) fn bytes(scaling: Scaling, values: &[f32], words: &mut [u32]) -> usize {
-    let (alpha, offset) = (_mm512_set1_ps(scaling.alpha), _mm512_set1_ps(scaling.offset));
-    let inverse = _mm512_set1_ps(scaling.inverse);
+    let (offset, inverse) = (_mm512_set1_ps(scaling.offset), _mm512_set1_ps(scaling.inverse));
     let (values, _) = values.as_chunks::<LANES>();
     let (words, _) = words.as_chunks_mut::<{ LANES / 4 }>();
     for (values, words) in values.iter().zip(&mut *words) {
         // SAFETY: `values` is as many as a register has.
         let x = unsafe { _mm512_loadu_ps(values.as_ptr()) };
-        let x = _mm512_mul_ps(_mm512_sub_ps(_mm512_mul_ps(alpha, x), offset), inverse);
+        let x = _mm512_mul_ps(_mm512_sub_ps(x, offset), inverse);
         let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x));
         // SAFETY: `words` is as many as a quarter of a register has.
         unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), bytes) };
@@ -98,11 +121,9 @@ pub(super) fn bf16_of_rows(even: &[f32], odd: &[f32], words: &mut [u32]) -> usiz
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
 #[inline]
 #[allow(unsafe_code, reason = "loads by pointer: see the block")]
-fn scaled(alpha: __m512, values: &[f32; 2 * LANES]) -> [__m512; 2] {
+fn load(values: &[f32; 2 * LANES]) -> [__m512; 2] {
     // SAFETY: `values` is as many as two registers have.
-    let (x, y) =
-        unsafe { (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(LANES))) };
-    [_mm512_mul_ps(alpha, x), _mm512_mul_ps(alpha, y)]
+    unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(LANES))] }
 }
 
 /// The values of both registers as bf16, one after another.

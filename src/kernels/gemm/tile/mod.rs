@@ -210,8 +210,8 @@ impl Ahead {
 /// Fetches all of `values` into the first-level cache.
 #[inline(always)]
 #[allow(unsafe_code, reason = "takes a pointer: see the block")]
-pub(super) fn fetch(values: &[f32]) {
-    for line in values.chunks(LINE) {
+pub(super) fn fetch<C>(values: &[C]) {
+    for line in values.chunks(LINE * size_of::<u32>() / size_of::<C>().max(1)) {
         // SAFETY: a prefetch may be given any address; it is there on all of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }

@@ -1,0 +1,111 @@
+//! [`Element`]: what the rows of a factor, and those of a result, are made of.
+
+use std::ops::Range;
+
+use half::bf16;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::words::{Encode, Format};
+
+/// `f32`, or bf16 for results that go into nothing but another product which rounds them to bf16 anyway: half of the memory
+/// to write and to read.
+pub trait Element: Copy + Send + Sync + FromBytes + IntoBytes + Immutable + 'static {
+    /// The packed words that rows of it are, as they stand.
+    const FORMAT: Format;
+
+    /// Its value.
+    fn to_f32(self) -> f32;
+
+    /// Rounds the first values of each `stride` of `values` into columns `place`, N at most, of a row each.
+    fn write<const N: usize, S: Encode>(
+        simd: S,
+        values: &[f32],
+        stride: usize,
+        rows: &mut [&mut [Self]],
+        place: Range<usize>,
+    );
+}
+
+impl Element for f32 {
+    const FORMAT: Format = Format::F32;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn write<const N: usize, S: Encode>(
+        _: S,
+        values: &[f32],
+        stride: usize,
+        rows: &mut [&mut [f32]],
+        place: Range<usize>,
+    ) {
+        for (row, values) in rows.iter_mut().zip(values.chunks(stride)) {
+            let out = &mut row[place.clone()];
+            // Of whole panels the length is known when this is compiled.
+            match (out.first_chunk_mut::<N>(), values.first_chunk()) {
+                (Some(out), Some(values)) => *out = *values,
+                _ => out.copy_from_slice(&values[..place.len()]),
+            }
+        }
+    }
+}
+
+impl Element for bf16 {
+    const FORMAT: Format = Format::Bf16;
+
+    /// Unlike `half::bf16::to_f32` without a look at what is not a number.
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn write<const N: usize, S: Encode>(
+        simd: S,
+        values: &[f32],
+        stride: usize,
+        rows: &mut [&mut [bf16]],
+        place: Range<usize>,
+    ) {
+        simd.round_rows(values, stride, rows, place);
+    }
+}
+
+/// The row itself, if it is of `f32`s.
+#[inline(always)]
+pub(super) fn floats<E: Element>(row: &[E]) -> Option<&[f32]> {
+    if E::FORMAT == Format::F32 { <[f32]>::ref_from_bytes(row.as_bytes()).ok() } else { None }
+}
+
+/// The values of `row`: itself, or `own` filled with them.
+#[inline(always)]
+pub(super) fn to_floats<'a, E: Element>(row: &'a [E], own: &'a mut Vec<f32>) -> &'a [f32] {
+    if let Some(row) = floats(row) {
+        return row;
+    }
+    own.resize(row.len(), 0.0);
+    own.iter_mut().zip(row).for_each(|(y, x)| *y = x.to_f32());
+    own
+}
+
+/// Packs a row as words of its own format; fills the rest of `words` with zeros.
+#[inline(always)]
+pub(super) fn copy_words<E: Element>(row: &[E], words: &mut [u32]) {
+    let (bytes, words) = (row.as_bytes(), words.as_mut_bytes());
+    let (there, rest) = words.split_at_mut(bytes.len());
+    there.copy_from_slice(bytes);
+    rest.fill(0);
+}
+
+/// Packs pairs of a bf16 of `even` and one of `odd`, which may be empty; fills the rest of `words` with zeros.
+#[inline(always)]
+pub(super) fn pair_rows<E: Element>(even: &[E], odd: &[E], words: &mut [u32]) {
+    let halves = |row| <[u16]>::ref_from_bytes(row).expect("two bytes each");
+    let (even, odd) = (halves(even.as_bytes()), halves(odd.as_bytes()));
+    words.fill(0);
+    words.iter_mut().zip(even).for_each(|(word, &x)| *word = u32::from(x));
+    words.iter_mut().zip(odd).for_each(|(word, &x)| *word |= u32::from(x) << 16);
+}

@@ -1,0 +1,131 @@
+//! Rows of the left-hand side, packed for the tile that is to multiply them.
+
+use std::borrow::Cow;
+
+use ndarray::ArrayView2;
+
+use super::element::{Element, copy_words, to_floats};
+use super::packed::PackedMatrix;
+#[cfg(target_arch = "x86_64")]
+use super::product::multiplied_as;
+#[cfg(target_arch = "x86_64")]
+use super::tile::{DEPTH, Tile};
+use super::words::{Encode, Format, Range, Scaling, encode_as};
+use crate::kernels::memory::Lines;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Amx, Avx2, Avx512};
+use crate::kernels::simd::{Kernel, Scalar};
+
+/// Rows of `A` that are packed: by one thread, for all that multiply with them.
+#[derive(Default)]
+pub(super) struct Rows {
+    /// `[chunks][rows][DEPTH]`, the rows filled up to what the tile asks for; of the scalar tier `[rows][K]`.
+    pub(super) words: Lines,
+    /// Of integers `[rows]`, else empty.
+    pub(super) ranges: Vec<Range>,
+}
+
+/// Packs `count` rows of `a`, beginning with `first`, to be multiplied with `b`.
+pub(super) struct Pack<'a, 'b, A> {
+    pub(super) a: ArrayView2<'a, A>,
+    pub(super) b: &'a PackedMatrix,
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) rows: &'b mut Rows,
+}
+
+impl<A: Element> Pack<'_, '_, A> {
+    /// Calls `pack` for each row with its index, its values as they are multiplied, and what quantises them; and keeps their
+    /// ranges.
+    #[inline(always)]
+    fn for_each_row(&mut self, mut pack: impl FnMut(&mut [u32], usize, &[f32], Scaling)) {
+        let Rows { words, ranges } = &mut *self.rows;
+        let (mut own, mut copy) = (Vec::new(), Vec::new());
+        for i in 0..self.count {
+            let row = self.a.row(self.first + i);
+            let row = row.to_slice().unwrap_or_else(|| {
+                own = row.to_vec();
+                &own
+            });
+            let row = match self.b.balance.as_slice() {
+                [] => to_floats(row, &mut copy),
+                factors => {
+                    copy.resize(row.len(), 0.0);
+                    let values = copy.iter_mut().zip(row).zip(factors);
+                    values.for_each(|((y, x), factor)| *y = x.to_f32() * factor);
+                    &copy
+                }
+            };
+            let scaling = if self.b.format == Format::Int8 {
+                let range = Range::of(row);
+                ranges.push(range);
+                range.scaling()
+            } else {
+                Scaling::NONE
+            };
+            pack(words, i, row, scaling);
+        }
+    }
+}
+
+impl<A: Element> Kernel<Scalar> for Pack<'_, '_, A> {
+    fn run(mut self, simd: Scalar) {
+        let (k, format) = (self.b.words() * self.b.format.values_per_word(), self.b.format);
+        self.rows.words.resize(self.count * k);
+        self.rows.ranges.clear();
+        self.for_each_row(|words, i, row, scaling| {
+            encode_as(simd, Format::F32, format, scaling, row, &mut words[i * k..(i + 1) * k]);
+        });
+    }
+}
+
+/// By tiles: these pack pieces of DEPTH words of each row next to each other.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
+    let (format, tile) = (rows.b.format, multiplied_as(simd, rows.b));
+    let per = tile.values_per_word();
+    let length = rows.b.words() * format.values_per_word() / per;
+    let height = rows.count.next_multiple_of(S::ROW_STEP);
+    let chunks = (0..length).step_by(DEPTH).enumerate();
+    let place = |chunk: usize, i: usize, start: usize| {
+        let first = (chunk * height + i) * DEPTH;
+        first..first + DEPTH.min(length - start)
+    };
+    rows.rows.words.resize(chunks.len() * height * DEPTH);
+    rows.rows.ranges.clear();
+    // What has the tile's format already is only put in its place.
+    if tile == A::FORMAT && tile == format && rows.b.balance.is_empty() {
+        for i in 0..rows.count {
+            let row = rows.a.row(rows.first + i);
+            let row = row.to_slice().map_or_else(|| row.iter().copied().collect(), Cow::from);
+            let mut values = row.chunks(DEPTH * per);
+            for (chunk, start) in chunks.clone() {
+                let values = values.next().unwrap_or_default();
+                copy_words(values, &mut rows.rows.words[place(chunk, i, start)]);
+            }
+        }
+        return;
+    }
+    rows.for_each_row(|words, i, row, scaling| {
+        let mut values = row.chunks(DEPTH * per);
+        for (chunk, start) in chunks.clone() {
+            let values = values.next().unwrap_or_default();
+            encode_as(simd, tile, format, scaling, values, &mut words[place(chunk, i, start)]);
+        }
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! kernels {
+    ($($simd:ty),*) => {$(
+        impl<A: Element> Kernel<$simd> for Pack<'_, '_, A> {
+            #[inline(always)]
+            fn run(self, simd: $simd) {
+                pack(self, simd);
+            }
+        }
+    )*};
+}
+#[cfg(target_arch = "x86_64")]
+kernels!(Avx2, Avx512, Amx);
