@@ -1,8 +1,8 @@
 //! Distances of one row from many.
 
 use super::isa::Isa;
+use super::lanes::{LANES, Lanes, filled_up, fold, zip};
 use super::simd::{Kernel, Simd};
-use super::{LANES, fold};
 
 /// What is added up over the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,20 +51,20 @@ impl<S: Simd> Kernel<S> for Distances<'_> {
     }
 }
 
-/// `Σ f(aᵢ, bᵢ)` in the order of [`sum`](super::sum).
+/// `Σ f(aᵢ, bᵢ)` in the order of [`sum`](super::lanes::sum); `f(0, 0)` is 0.
 #[inline(always)]
 fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += f(a, b);
-        }
+    let mut sums = [0.0; LANES];
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks(), b.as_chunks());
+    let mut see = |a: Lanes, b: Lanes| {
+        let terms = zip(a, b, &f);
+        sums = zip(sums, terms, |sum, term| sum + term);
+    };
+    a.iter().zip(b).for_each(|(&a, &b)| see(a, b));
+    if !a_tail.is_empty() {
+        see(filled_up(a_tail, 0.0), filled_up(b_tail, 0.0));
     }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(a_tail).zip(b_tail) {
-        *lane += f(a, b);
-    }
-    fold(lanes, |a, b| a + b)
+    fold(sums, |a, b| a + b)
 }
 
 #[cfg(test)]

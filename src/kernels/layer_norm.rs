@@ -1,8 +1,8 @@
 //! Layer normalisation of one row.
 
 use super::isa::Isa;
+use super::lanes::{LANES, fold, sum, update_with, zip};
 use super::simd::{Kernel, Simd};
-use super::sum;
 
 /// Normalises `row` in place to zero mean and unit variance, then scales and shifts it:
 ///
@@ -64,10 +64,20 @@ impl<S: Simd> Kernel<S> for LayerNorm<'_> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { row, residual, gain, bias, eps } = self;
-        row.iter_mut().zip(residual).for_each(|(x, residual)| *x += residual);
         let scale = 1.0 / row.len() as f32;
-        let mean = sum(row, |x| x) * scale;
-        let variance = sum(row, |x| (x - mean) * (x - mean)) * scale;
+        let total = if residual.is_empty() {
+            sum(row, 0.0, |x| x)
+        } else {
+            let mut sums = [0.0; LANES];
+            update_with(row, residual, (0.0, 0.0), |x, residual| {
+                let x = zip(x, residual, |x, residual| x + residual);
+                sums = zip(sums, x, |sum, x| sum + x);
+                x
+            });
+            fold(sums, |a, b| a + b)
+        };
+        let mean = total * scale;
+        let variance = sum(row, mean, |x| (x - mean) * (x - mean)) * scale;
         let inverse = 1.0 / (variance + eps).sqrt();
         for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
             *x = simd.mul_add((*x - mean) * inverse, *gain, *bias);

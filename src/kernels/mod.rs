@@ -15,6 +15,7 @@ pub mod gemm;
 mod hamming;
 mod integer_dots;
 pub mod isa;
+mod lanes;
 mod layer_norm;
 pub mod memory;
 mod norms;
@@ -32,38 +33,6 @@ pub use norms::inverse_norms;
 pub use precision::Precision;
 pub use softmax::softmax;
 pub use team::Team;
-
-/// Lanes of the row kernels: a whole AVX-512 register, and a multiple of every narrower one.
-const LANES: usize = 16;
-
-/// `Σ f(x)` over `row`, in [`LANES`] partial sums that are added pairwise at the end.
-#[inline(always)]
-fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, tail) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(x);
-        }
-    }
-    for (lane, &x) in lanes.iter_mut().zip(tail) {
-        *lane += f(x);
-    }
-    fold(lanes, |a, b| a + b)
-}
-
-/// Combines the lanes pairwise: 16 → 8 → 4 → 2 → 1.
-#[inline(always)]
-fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] = f(lanes[i], lanes[i + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
 
 /// Worst distance of an `f32` result from an `f64` one, for tests: where, got, wanted, how far.
 #[cfg(test)]

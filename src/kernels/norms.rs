@@ -1,8 +1,8 @@
 //! Lengths of rows.
 
 use super::isa::Isa;
+use super::lanes::sum;
 use super::simd::{Kernel, Simd};
-use super::sum;
 
 /// `out[i] = 1 / max(‖rowᵢ‖, smallest)` for the rows of length `d` that follow each other in `rows`, `[out.len() · d]`.
 ///
@@ -25,7 +25,7 @@ impl<S: Simd> Kernel<S> for InverseNorms<'_> {
     fn run(self, _: S) {
         let d = self.rows.len() / self.out.len().max(1);
         for (i, out) in self.out.iter_mut().enumerate() {
-            let squares = sum(&self.rows[i * d..(i + 1) * d], |x| x * x);
+            let squares = sum(&self.rows[i * d..(i + 1) * d], 0.0, |x| x * x);
             *out = 1.0 / squares.sqrt().max(self.smallest);
         }
     }

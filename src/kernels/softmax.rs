@@ -1,8 +1,8 @@
 //! Softmax of one row of attention scores, with the position bias added on the way.
 
 use super::isa::Isa;
+use super::lanes::{LANES, fold, map, update, update_with, zip};
 use super::simd::{Kernel, Simd};
-use super::{LANES, fold};
 
 /// Replaces the scores in `row` by `softmax(scale · row + bias)`:
 ///
@@ -30,33 +30,21 @@ impl<S: Simd> Kernel<S> for Softmax<'_> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { row, scale, bias } = self;
-        let mut max = [f32::NEG_INFINITY; LANES];
-        let (chunks, tail) = row.as_chunks_mut::<LANES>();
-        let (biases, last_biases) = bias.as_chunks::<LANES>();
-        for (chunk, biases) in chunks.iter_mut().zip(biases) {
-            for ((x, bias), max) in chunk.iter_mut().zip(biases).zip(&mut max) {
-                *x = simd.mul_add(scale, *x, *bias);
-                *max = larger(*max, *x);
-            }
-        }
-        for ((x, bias), max) in tail.iter_mut().zip(last_biases).zip(&mut max) {
-            *x = simd.mul_add(scale, *x, *bias);
-            *max = larger(*max, *x);
-        }
+        const LEAST: f32 = f32::NEG_INFINITY;
+        let mut max = [LEAST; LANES];
+        update_with(row, bias, (0.0, LEAST), |x, bias| {
+            let x = zip(x, bias, |x, bias| simd.mul_add(scale, x, bias));
+            max = zip(max, x, larger);
+            x
+        });
         let max = fold(max, larger);
 
         let mut total = [0.0; LANES];
-        let (chunks, tail) = row.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for (x, total) in chunk.iter_mut().zip(&mut total) {
-                *x = exp(simd, *x - max);
-                *total += *x;
-            }
-        }
-        for (x, total) in tail.iter_mut().zip(&mut total) {
-            *x = exp(simd, *x - max);
-            *total += *x;
-        }
+        update(row, LEAST, |x| {
+            let x = map(x, |x| exp(simd, x - max));
+            total = zip(total, x, |total, x| total + x);
+            x
+        });
         // At least the largest score contributes exp(0) = 1, so this never divides by 0.
         let scale = 1.0 / fold(total, |a, b| a + b);
         for x in row {

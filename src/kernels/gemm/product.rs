@@ -10,8 +10,8 @@ use super::finish::Finish;
 use super::packed::PackedMatrix;
 use super::rows::Rows;
 use super::words::{Encode, Format, expand};
-use crate::kernels::LANES;
 use crate::kernels::isa::Isa;
+use crate::kernels::lanes::LANES;
 use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Scalar};
 #[cfg(target_arch = "x86_64")]

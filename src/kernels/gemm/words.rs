@@ -5,9 +5,9 @@ use std::ops;
 use half::bf16;
 
 use crate::kernels::isa::Isa;
+use crate::kernels::lanes::{LANES, fold, for_each, zip};
 use crate::kernels::precision::Precision;
 use crate::kernels::simd::{Scalar, Simd};
-use crate::kernels::{LANES, fold};
 
 /// What a packed word holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,17 +303,10 @@ fn extremes(row: &[f32]) -> (f32, f32) {
     let smaller = |a: f32, b: f32| if b < a { b } else { a };
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let (chunks, tail) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for ((low, high), &x) in low.iter_mut().zip(&mut high).zip(chunk) {
-            *low = smaller(*low, x);
-            *high = larger(*high, x);
-        }
-    }
-    for ((low, high), &x) in low.iter_mut().zip(&mut high).zip(tail) {
-        *low = smaller(*low, x);
-        *high = larger(*high, x);
-    }
+    for_each(row, f32::NAN, |x| {
+        low = zip(low, x, smaller);
+        high = zip(high, x, larger);
+    });
     (fold(low, smaller), fold(high, larger))
 }
 
