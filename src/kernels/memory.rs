@@ -147,18 +147,6 @@ impl Lines {
         self.len = len;
         self
     }
-
-    /// The words as the `f32`s whose bits they are.
-    #[must_use]
-    pub fn as_floats(&self) -> &[f32] {
-        <[f32]>::ref_from_bytes(self.as_bytes()).expect("of the same size and alignment")
-    }
-
-    /// As [`as_floats`](Self::as_floats), to be written.
-    pub fn as_mut_floats(&mut self) -> &mut [f32] {
-        let words: &mut [u32] = self;
-        <[f32]>::mut_from_bytes(words.as_mut_bytes()).expect("of the same size and alignment")
-    }
 }
 
 impl Deref for Lines {

@@ -44,9 +44,11 @@ impl Buffer {
         ArrayViewMut2::from_shape((rows, columns), numbers).expect("as long as it is wide")
     }
 
-    /// The first `rows` rows, of `f32`s.
-    pub(super) fn view(&self, rows: usize) -> ArrayView2<'_, f32> {
-        let floats = &self.lines.as_floats()[..rows * self.columns];
-        ArrayView2::from_shape((rows, self.columns), floats).expect("as long as it is wide")
+    /// The first `rows` rows, of the numbers that there was room for.
+    pub(super) fn view<E: Element>(&self, rows: usize) -> ArrayView2<'_, E> {
+        let bytes = rows * self.columns * size_of::<E>();
+        let numbers = <[E]>::ref_from_bytes(&self.lines.as_bytes()[..bytes]);
+        let numbers = numbers.expect("numbers no wider than words");
+        ArrayView2::from_shape((rows, self.columns), numbers).expect("as long as it is wide")
     }
 }

@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::words::{Encode, Format};
 
-/// `f32`, or bf16 for results that go into nothing but another product which rounds them to bf16 anyway: half of the memory
-/// to write and to read.
+/// `f32`, or bf16 for results that go into nothing but another product which rounds them anyway, to bf16 or to integers: half of
+/// the memory to write and to read.
 pub trait Element: Copy + Send + Sync + FromBytes + IntoBytes + Immutable + 'static {
     /// The packed words that rows of it are, as they stand.
     const FORMAT: Format;
@@ -91,7 +91,13 @@ pub(super) fn to_floats<'a, E: Element>(row: &'a [E], own: &'a mut Vec<f32>) -> 
     own
 }
 
-/// Packs a row as words of its own format; fills the rest of `words` with zeros.
+/// Whether a row of `E` is packed in `format` as it stands: the first value of a word is its lower half.
+#[inline(always)]
+pub(super) fn is_packed<E: Element>(format: Format) -> bool {
+    E::FORMAT == format && (format == Format::F32 || cfg!(target_endian = "little"))
+}
+
+/// Packs a row that [is packed](is_packed) as it stands; fills the rest of `words` with zeros.
 #[inline(always)]
 pub(super) fn copy_words<E: Element>(row: &[E], words: &mut [u32]) {
     let (bytes, words) = (row.as_bytes(), words.as_mut_bytes());

@@ -113,6 +113,9 @@ pub fn par_matmul<A: Element, C: Element>(
     epilogue: Epilogue,
 ) {
     check(a.dim(), b, out.dim());
+    if let Epilogue::Bias(bias, _) = epilogue {
+        assert!(bias.len() >= b.n, "matmul: a bias of {} for {} columns", bias.len(), b.n);
+    }
     let cuts = Cuts::new(b, a.nrows(), team.threads());
     let isa = b.isa;
     if !cuts.shares_rows {

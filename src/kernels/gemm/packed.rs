@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::element::{Element, copy_words, floats, pair_rows, to_floats};
+use super::element::{Element, copy_words, floats, is_packed, pair_rows, to_floats};
 #[cfg(target_arch = "x86_64")]
 use super::tile::transpose;
 use super::words::{
@@ -341,7 +341,7 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
             for (j, (staged, &scaling)) in staged.iter_mut().zip(&scalings).enumerate().take(rows) {
                 let (row, words) = (row(first + j), &mut staged[..words]);
                 let (start, end) = (piece * step, ((piece + 1) * step).min(row.len()));
-                if E::FORMAT == format && k == 0 {
+                if is_packed::<E>(format) && k == 0 {
                     copy_words(&row[start..end], words);
                     continue;
                 }

@@ -9,7 +9,7 @@ use super::element::Element;
 use super::finish::Finish;
 use super::packed::PackedMatrix;
 use super::rows::Rows;
-use super::words::{Encode, Format, expand};
+use super::words::{Format, expand};
 use crate::kernels::isa::Isa;
 use crate::kernels::lanes::LANES;
 use crate::kernels::memory::Lines;
@@ -17,6 +17,7 @@ use crate::kernels::simd::{Kernel, Scalar};
 #[cfg(target_arch = "x86_64")]
 use {
     super::tile::{Ahead, Band, DEPTH, Tile, expand as expand_panel, fetch, tiles},
+    super::words::Encode,
     crate::kernels::simd::{Amx, Avx2, Avx512},
 };
 
@@ -62,6 +63,7 @@ pub(super) struct Multiply<'a, 'b, C> {
 #[derive(Clone, Copy)]
 pub(super) struct Blocks<'a> {
     pub(super) blocks: &'a [Rows],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "there is one block only"))]
     pub(super) height: usize,
 }
 
@@ -120,6 +122,10 @@ impl Isa {
     }
 
     /// How rows are packed that are to be multiplied with `b`; `None` where any number of them will do.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(unused_variables, reason = "no tiles, no heights")
+    )]
     pub(super) fn heights(self, b: &PackedMatrix) -> Option<Heights> {
         match self {
             Self::Scalar(_) => None,

@@ -1,20 +1,20 @@
 //! Rows of the left-hand side, packed for the tile that is to multiply them.
 
-use std::borrow::Cow;
+use ndarray::{ArrayView1, ArrayView2};
 
-use ndarray::ArrayView2;
-
-use super::element::{Element, copy_words, to_floats};
+use super::element::{Element, to_floats};
 use super::packed::PackedMatrix;
-#[cfg(target_arch = "x86_64")]
-use super::product::multiplied_as;
-#[cfg(target_arch = "x86_64")]
-use super::tile::{DEPTH, Tile};
-use super::words::{Encode, Format, Range, Scaling, encode_as};
+use super::words::{Format, Range, Scaling, encode_as};
 use crate::kernels::memory::Lines;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::{Amx, Avx2, Avx512};
 use crate::kernels::simd::{Kernel, Scalar};
+#[cfg(target_arch = "x86_64")]
+use {
+    super::element::{copy_words, is_packed},
+    super::product::multiplied_as,
+    super::tile::{DEPTH, Tile},
+    super::words::Encode,
+    crate::kernels::simd::{Amx, Avx2, Avx512},
+};
 
 /// Rows of `A` that are packed: by one thread, for all that multiply with them.
 #[derive(Default)]
@@ -43,10 +43,7 @@ impl<A: Element> Pack<'_, '_, A> {
         let (mut own, mut copy) = (Vec::new(), Vec::new());
         for i in 0..self.count {
             let row = self.a.row(self.first + i);
-            let row = row.to_slice().unwrap_or_else(|| {
-                own = row.to_vec();
-                &own
-            });
+            let row = row.to_slice().unwrap_or_else(|| copied(row, &mut own));
             let row = match self.b.balance.as_slice() {
                 [] => to_floats(row, &mut copy),
                 factors => {
@@ -66,6 +63,13 @@ impl<A: Element> Pack<'_, '_, A> {
             pack(words, i, row, scaling);
         }
     }
+}
+
+/// The values of a row that do not stand side by side, in `own`.
+fn copied<'o, A: Copy>(row: ArrayView1<A>, own: &'o mut Vec<A>) -> &'o [A] {
+    own.clear();
+    own.extend(row);
+    own
 }
 
 impl<A: Element> Kernel<Scalar> for Pack<'_, '_, A> {
@@ -95,10 +99,11 @@ fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
     rows.rows.words.resize(chunks.len() * height * DEPTH);
     rows.rows.ranges.clear();
     // What has the tile's format already is only put in its place.
-    if tile == A::FORMAT && tile == format && rows.b.balance.is_empty() {
+    if is_packed::<A>(tile) && tile == format && rows.b.balance.is_empty() {
+        let mut own = Vec::new();
         for i in 0..rows.count {
             let row = rows.a.row(rows.first + i);
-            let row = row.to_slice().map_or_else(|| row.iter().copied().collect(), Cow::from);
+            let row = row.to_slice().unwrap_or_else(|| copied(row, &mut own));
             let mut values = row.chunks(DEPTH * per);
             for (chunk, start) in chunks.clone() {
                 let values = values.next().unwrap_or_default();

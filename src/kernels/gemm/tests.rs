@@ -207,6 +207,40 @@ fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
     }
 }
 
+/// The same of rows of bf16, into bf16, with bias and activation.
+#[test]
+fn a_row_of_bf16_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
+    let (a, b) = (matrix(380, 770, 3).mapv(bf16::from_f32), matrix(333, 770, 4));
+    let bias: Vec<f32> = (0..333).map(|j| (j as f32).cos()).collect();
+    let epilogue = Epilogue::Bias(&bias, Activation::Gelu);
+    let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
+    for (isa, precision) in Isa::available().iter().flat_map(every) {
+        let b = PackedMatrix::new(isa, precision, b.view());
+        let product = |threads: usize, rows: std::ops::Range<usize>| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = Array2::from_elem((rows.len(), 333), bf16::NAN);
+            let a = a.slice(s![rows, ..]);
+            pool.install(|| par_matmul(&Team::gather(), a, &b, out.view_mut(), epilogue));
+            out
+        };
+        let whole = product(1, 0..380);
+        for (threads, rows) in [(1, 11..12), (2, 0..13), (2, 0..380), (3, 5..200), (8, 0..380)] {
+            let want = whole.slice(s![rows.clone(), ..]);
+            assert_eq!(product(threads, rows.clone()), want, "{isa}, {precision}: {rows:?}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a bias of 3 for 4 columns")]
+fn a_bias_that_is_too_short() {
+    let isa = Isa::available()[0];
+    let (a, b) = (matrix(2, 5, 1), PackedMatrix::new(isa, Precision::F32, matrix(4, 5, 2).view()));
+    let mut out = Array2::<f32>::zeros((2, 4));
+    let epilogue = Epilogue::Bias(&[0.0; 3], Activation::Identity);
+    par_matmul(&Team::alone(), a.view(), &b, out.view_mut(), epilogue);
+}
+
 #[test]
 fn the_epilogue_sees_every_element_once() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
@@ -244,7 +278,9 @@ fn cuts_leave_no_empty_piece() {
 fn rows_of_bf16_are_their_values() {
     let round = |x: &Array2<f32>| x.mapv(bf16::from_f32);
     let widen = |x: &Array2<bf16>| x.mapv(bf16::to_f32);
-    for &(m, n, k) in &[(1, 3, 5), (13, 33, 64), (30, 100, 387), (70, 32, 800)] {
+    for &(m, n, k) in
+        &[(1, 3, 5), (2, 3, 0), (0, 3, 2), (13, 33, 64), (30, 100, 387), (70, 32, 800)]
+    {
         let (a, b) = (round(&matrix(m, k, 1)), round(&matrix(n, k, 2)));
         let (wide_a, wide_b, across) =
             (widen(&a), widen(&b), b.t().as_standard_layout().to_owned());
@@ -268,6 +304,10 @@ fn rows_of_bf16_are_their_values() {
                 let mut got = Array2::<f32>::zeros((m, n));
                 par_matmul(&team, a.view(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}");
+                // Rows whose values do not stand side by side.
+                let strided = a.t().as_standard_layout().to_owned();
+                par_matmul(&team, strided.t(), &packed, got.view_mut(), epilogue);
+                assert_eq!(got, want, "{what}, strided");
                 // Columns of a wider array, and rows of it: nothing beside them changes.
                 let mut wide = Array2::from_elem((m + 2, n + 2), bf16::NAN);
                 let mut rounded = wide.slice_mut(s![1..=m, 1..=n]);
