@@ -40,11 +40,12 @@ pub(super) fn bf16_rows(
         for (out, values) in out.chunks_mut(2 * LANES).zip(values) {
             let some = u32::MAX >> (2 * LANES - out.len());
             let half = |mask: u32, start: usize| {
-                // SAFETY: those of the values are read that are there.
+                // SAFETY: `some` has a bit for each of the values, which are as many as `out` has, 32 at most; what has none
+                // is not read.
                 unsafe { _mm512_maskz_loadu_ps(mask as u16, values.as_ptr().wrapping_add(start)) }
             };
             let rounded = round([half(some, 0), half(some >> LANES, LANES)]);
-            // SAFETY: as many are written as there are.
+            // SAFETY: nor is it written.
             unsafe { _mm512_mask_storeu_epi16(out.as_mut_ptr().cast(), some, rounded) };
         }
     }
