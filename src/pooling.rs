@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::files::is_true;
 use crate::kernels::Team;
 
 /// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of them.
@@ -115,24 +116,6 @@ impl Default for Pooling {
     }
 }
 
-/// A pooling `config.json`, of both generations.
-#[derive(Deserialize)]
-struct RawPooling {
-    #[serde(alias = "embedding_dimension")]
-    word_embedding_dimension: Option<usize>,
-    pooling_mode: Option<Names>,
-    include_prompt: Option<bool>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Names {
-    One(String),
-    Several(Vec<String>),
-}
-
 impl Pooling {
     /// The concatenation of `modes`, prompts included; no mode at all means the mean.
     ///
@@ -182,49 +165,59 @@ impl Pooling {
     ///
     /// [`Error::Json`] or [`Error::Field`] if it is not such a file, names an unknown mode or is for another width.
     pub fn from_json(json: impl AsRef<[u8]>, d: usize, file: &str) -> Result<Self> {
-        let raw: RawPooling = serde_json::from_slice(json.as_ref())
+        let fields = serde_json::from_slice(json.as_ref())
             .map_err(|source| Error::Json { file: file.to_owned(), source })?;
+        Self::from_fields(&fields, d, file)
+    }
+
+    /// As [`Pooling::from_json`], the file having been parsed.
+    pub(crate) fn from_fields(fields: &Map<String, Value>, d: usize, file: &str) -> Result<Self> {
         let wrong = |field: &str, problem: String| Error::Field {
             file: file.to_owned(),
             field: field.to_owned(),
             problem,
         };
-        if let Some(found) = raw.word_embedding_dimension
-            && found != d
-        {
-            let problem = format!("is {found}, but the hidden states have width {d}");
-            return Err(wrong("word_embedding_dimension", problem));
-        }
-        let modes = match raw.pooling_mode {
-            Some(names) => {
-                let names = match names {
-                    Names::One(name) => vec![name],
-                    Names::Several(names) => names,
-                };
-                let mode = |name: &String| {
-                    PoolingMode::from_name(name)
-                        .ok_or_else(|| wrong("pooling_mode", format!("`{name}` is not known")))
-                };
-                let modes = names.iter().map(mode).collect::<Result<Vec<_>>>()?;
-                if let Some((i, name)) =
-                    (1..).zip(&modes).find(|(i, mode)| modes[*i..].contains(mode))
-                {
-                    let problem = format!("has {name:?} twice, at place {i} and later");
-                    return Err(wrong("pooling_mode", problem));
+        let is_flag = |field: &str| PoolingMode::ALL.iter().any(|(_, flag, _)| *flag == field);
+        let widths = ["embedding_dimension", "word_embedding_dimension"];
+        for (field, value) in fields {
+            match field.as_str() {
+                "pooling_mode" | "include_prompt" => {}
+                width if widths.contains(&width) => {}
+                flag if is_flag(flag) => {
+                    // Python takes null and numbers, too; of a word nobody can say what it means.
+                    if !(value.is_boolean() || value.is_null() || value.is_number()) {
+                        return Err(wrong(field, format!("is {value}, must be true or false")));
+                    }
                 }
-                modes
+                _ => {
+                    return Err(wrong(
+                        field,
+                        "is not a field of a pooling that is known".to_owned(),
+                    ));
+                }
             }
-            None => flagged(&raw.rest).map_err(|field| {
-                wrong(&field, "must be true or false, and one that is known".to_owned())
-            })?,
+        }
+        let width = widths.iter().find_map(|width| Some((*width, fields.get(*width)?)));
+        if let Some((field, found)) = width.filter(|(_, found)| **found != d) {
+            let problem = format!("is {found}, but the hidden states have width {d}");
+            return Err(wrong(field, problem));
+        }
+        let modes = match fields.get("pooling_mode") {
+            Some(names) => named(names).map_err(|problem| wrong("pooling_mode", problem))?,
+            None => {
+                let on = |flag: &str| is_true(fields.get(flag));
+                let on = PoolingMode::ALL.iter().filter(|(_, flag, _)| on(flag));
+                on.map(|&(mode, _, _)| mode).collect()
+            }
         };
-        Ok(Self::new(modes).include_prompt(raw.include_prompt.unwrap_or(true)))
+        let include = fields.get("include_prompt").is_none_or(|include| is_true(Some(include)));
+        Ok(Self::new(modes).include_prompt(include))
     }
 
     /// The `config.json` of a pooling module for hidden states of width `d`: booleans, which every version of
     /// sentence-transformers reads, unless the modes stand in an order that booleans cannot say.
-    pub(crate) fn to_json(&self, d: usize) -> serde_json::Value {
-        let mut fields = serde_json::Map::new();
+    pub(crate) fn to_json(&self, d: usize) -> Value {
+        let mut fields = Map::new();
         let of_file = || PoolingMode::ALL.iter().filter(|(mode, ..)| self.modes.contains(mode));
         if of_file().map(|(mode, ..)| mode).eq(&self.modes) {
             fields.insert("word_embedding_dimension".to_owned(), d.into());
@@ -331,22 +324,22 @@ impl Pooling {
     }
 }
 
-/// The modes whose boolean field is true; the error is the name of a field that is not a boolean, or not known.
-fn flagged(
-    fields: &serde_json::Map<String, serde_json::Value>,
-) -> Result<Vec<PoolingMode>, String> {
-    for (name, value) in fields {
-        let known = PoolingMode::ALL.iter().any(|(_, field, _)| field == name);
-        if name.starts_with("pooling_mode_") && !(known && value.is_boolean()) {
-            return Err(name.clone());
-        }
+/// The modes of a `pooling_mode`: a name or a list of names. The error says what is wrong with it.
+fn named(names: &Value) -> Result<Vec<PoolingMode>, String> {
+    let one = std::slice::from_ref(names);
+    let names = names.as_array().map_or(one, Vec::as_slice);
+    let mode = |name: &Value| {
+        let mode = name.as_str().and_then(PoolingMode::from_name);
+        mode.ok_or_else(|| format!("{name} is not known"))
+    };
+    let modes = names.iter().map(mode).collect::<Result<Vec<_>, _>>()?;
+    if modes.is_empty() {
+        return Err("is an empty list".to_owned());
     }
-    let on = |field: &str| fields.get(field).and_then(serde_json::Value::as_bool).unwrap_or(false);
-    Ok(PoolingMode::ALL
-        .iter()
-        .filter(|(_, field, _)| on(field))
-        .map(|&(mode, _, _)| mode)
-        .collect())
+    match (1..).zip(&modes).find(|(i, mode)| modes[*i..].contains(mode)) {
+        None => Ok(modes),
+        Some((i, name)) => Err(format!("has {name:?} twice, at place {i} and later")),
+    }
 }
 
 #[cfg(test)]

@@ -810,7 +810,7 @@ fn parts_of_a_head_that_are_missing() {
         assert_error!(MaskedLM::from_pretrained(model.path()), Error::MissingTensor { .. }, name);
     }
     let model = directory("masked_lm");
-    model.set("tokenizer_config.json", "mask_token", "<blank>".into());
+    model.set("special_tokens_map.json", "mask_token", "<blank>".into());
     let result = MaskedLM::from_pretrained(model.path());
     assert_error!(result, Error::Field { .. }, "mask_token", "<blank>");
 }

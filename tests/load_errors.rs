@@ -290,9 +290,19 @@ fn modules_that_are_not_supported() {
         (json!([]), &["Transformer"][..]),
         (json!([pooling]), &["Transformer"]),
         (json!([transformer]), &["Pooling"]),
-        (json!([transformer, pooling, module("a.b.Router", "2_Router")]), &["a.b.Router"]),
-        (json!([transformer, module("a.Pooling", "../1_Pooling")]), &["../1_Pooling"]),
-        (json!([transformer, module("a.Pooling", "/etc")]), &["/etc"]),
+        (
+            json!([
+                transformer,
+                pooling,
+                module("sentence_transformers.models.Router", "2_Router")
+            ]),
+            &["models.Router"],
+        ),
+        (
+            json!([transformer, module("sentence_transformers.models.Pooling", "../1_Pooling")]),
+            &["../1_Pooling"],
+        ),
+        (json!([transformer, module("sentence_transformers.models.Pooling", "/etc")]), &["/etc"]),
     ] {
         assert_variant!(error_of(modules(list), names), Error::Module { .. });
     }
@@ -300,7 +310,8 @@ fn modules_that_are_not_supported() {
     let dense = |change: fn(&mut serde_json::Value)| {
         let mut config: serde_json::Value = json("tiny_dense/2_Dense_tanh/config.json");
         change(&mut config);
-        let list = json!([transformer, pooling, module("a.Dense", "2_Dense")]);
+        let list =
+            json!([transformer, pooling, module("sentence_transformers.models.Dense", "2_Dense")]);
         move |m: &Damaged| {
             m.write("modules.json", list.to_string())
                 .write("2_Dense/config.json", config.to_string())
@@ -363,11 +374,13 @@ fn a_tokenizer_of_another_model() {
         &["tokenizer.json", "beyond", "605"],
     );
     assert_variant!(error, Error::Vocabulary { .. });
-    // The ids put around a text are the post-processor's own.
+    // The ids put around a text are the post-processor's own, where that of the file counts.
+    let as_saved = json!("PreTrainedTokenizerFast");
     let mut tokenizer: serde_json::Value = json("tiny/tokenizer.json");
     tokenizer["post_processor"]["sep"][1] = 70_000.into();
     let error = error_of(
         |m| {
+            m.set("tokenizer_config.json", "tokenizer_class", as_saved.clone());
             m.write("tokenizer.json", tokenizer.to_string());
         },
         &["70000"],
@@ -377,6 +390,7 @@ fn a_tokenizer_of_another_model() {
     let mut tokenizer: serde_json::Value = json("tiny/tokenizer.json");
     tokenizer["post_processor"] = json!(null);
     let model = Damaged::copy();
+    model.set("tokenizer_config.json", "tokenizer_class", as_saved);
     model.write("tokenizer.json", tokenizer.to_string());
     let error = model.load().unwrap().encode(&["the", ""]).unwrap_err();
     assert_variant!(error, Error::NoTokens { text: 1 });
@@ -397,9 +411,9 @@ fn options_out_of_range() {
     option("jaccard".parse::<mpnet::Similarity>().unwrap_err(), "similarity");
     let model = Damaged::copy();
     let modules = json!([
-        {"idx": 0, "name": "0", "path": "", "type": "x.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "x.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Dense_tanh", "type": "x.Dense"},
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Dense_tanh", "type": "sentence_transformers.models.Dense"},
     ]);
     model.write("modules.json", modules.to_string());
     for file in ["config.json", "model.safetensors"] {

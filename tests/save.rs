@@ -188,7 +188,7 @@ fn unusual_models_become_usual_ones() {
     let modules: Vec<Value> = ["0_Transformer", "1_Pooling", "2_Dense", "3_LayerNorm", "4_Dropout", "5_Normalize"]
         .iter()
         .enumerate()
-        .map(|(idx, path)| json!({"idx": idx, "name": idx.to_string(), "path": path, "type": format!("x.{}", &path[2..])}))
+        .map(|(idx, path)| json!({"idx": idx, "name": idx.to_string(), "path": path, "type": format!("sentence_transformers.models.{}", &path[2..])}))
         .collect();
     model.write("modules.json", Value::from(modules).to_string());
     model.write("README.md", "a model");

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -188,12 +189,25 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
-    fn absent(&self, name: &str) -> Error {
+    /// The error that the file `name`, which must be there, is not.
+    pub(crate) fn absent(&self, name: &str) -> Error {
         let path = match &self.0 {
             Source::Directory(path) => path.join(name),
             Source::Memory(_) => PathBuf::from(name),
         };
         Error::Io { path, source: io::ErrorKind::NotFound.into() }
+    }
+}
+
+/// Whether Python counts the value of a field as true; an absent field is false.
+pub(crate) fn is_true(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(on)) => *on,
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(values)) => !values.is_empty(),
+        Some(Value::Object(fields)) => !fields.is_empty(),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::SentenceEncoder;
-use super::modules::{Module, Pipeline, Settings, TransformerSettings};
+use super::modules::{Module, Pipeline, Settings};
+use super::transformer::TransformerSettings;
 use crate::batch::TOKENS_PER_BATCH;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
 use crate::similarity::Similarity;
-use crate::tokenizer::{Tokenizer, model_max_length};
+use crate::tokenizer::{Tokenizer, TokenizerSettings};
 
 /// Options of a [`SentenceEncoder`], from [`SentenceEncoder::builder`].
 ///
@@ -258,17 +259,23 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self.files.check()?;
         let mut pipeline = Pipeline::read(&self.files, isa)?;
         self.override_modules(&mut pipeline)?;
-        let mut settings = Settings::read(&self.files, pipeline.dim)?;
+        let mut settings = match pipeline.is_saved {
+            true => Settings::read(&self.files, pipeline.dim)?,
+            false => Settings::new(),
+        };
         self.override_settings(&mut settings, pipeline.dim)?;
         let (folder, config) = (pipeline.folder.as_str(), &pipeline.config);
-        let transformer = TransformerSettings::read(&self.files, folder)?;
-        let max_seq_length = self.resolve_length(folder, config, transformer.max_seq_length)?;
+        let transformer = &pipeline.transformer;
+        let words = TokenizerSettings::read(&self.files, folder, &transformer.tokenizer)?;
+        let max_seq_length = self.resolve_length(config, transformer, &words)?;
         // The tokenizer takes as long to build as the weights to convert.
         let (tokenizer, model) = rayon::join(
             || {
-                let tokenizer = Tokenizer::from_files(&self.files, folder)?;
+                let tokenizer = Tokenizer::from_settings(&self.files, folder, &words)?;
                 tokenizer.check_vocabulary(config.vocab_size)?;
-                tokenizer.lowercase(transformer.do_lower_case)
+                let text = &transformer.text;
+                let tokenizer = tokenizer.lowercase(transformer.do_lower_case)?;
+                Ok(tokenizer.called_with(text.adds_special_tokens, text.splits_special_tokens))
             },
             || {
                 let mut checkpoint = Checkpoint::from_files(&self.files, folder)?;
@@ -294,7 +301,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             settings,
             files: self.files.kept(),
             folder: pipeline.folder,
-            do_lower_case: transformer.do_lower_case,
+            transformer: pipeline.transformer,
             max_seq_length,
             tokens_per_batch: self.tokens_per_batch,
             precision: self.precision,
@@ -343,9 +350,15 @@ impl<'a> SentenceEncoderBuilder<'a> {
         Ok(())
     }
 
-    /// The caller's length if there is one, else the model's: that of the transformer module, else the smaller of what
-    /// the tokenizer and the position table allow.
-    fn resolve_length(&self, folder: &str, config: &Config, own: Option<usize>) -> Result<usize> {
+    /// The caller's length if there is one, else the model's: that of the tokenizer's calls, of its
+    /// arguments or of the transformer module, else the smaller of what the tokenizer's files and the
+    /// position table allow.
+    fn resolve_length(
+        &self,
+        config: &Config,
+        transformer: &TransformerSettings,
+        words: &TokenizerSettings,
+    ) -> Result<usize> {
         let limit = config.max_tokens();
         if let Some(length) = self.max_seq_length {
             if length > limit {
@@ -355,10 +368,17 @@ impl<'a> SentenceEncoderBuilder<'a> {
             }
             return Ok(length);
         }
-        let own = match own {
-            Some(length) => length,
-            None => model_max_length(&self.files, folder)?.unwrap_or(limit),
+        let own = match (transformer.text.truncates, transformer.text.max_length) {
+            (false, _) => None,
+            (true, Some(length)) => Some(length),
+            (true, None) => match transformer.max_seq_length {
+                Some(length) if !transformer.tokenizer.contains_key("model_max_length") => {
+                    Some(length)
+                }
+                _ => words.model_max_length()?,
+            },
         };
+        let own = own.unwrap_or(limit);
         if own > limit {
             tracing::warn!(own, limit, "the model's max_seq_length is beyond its position table");
         }

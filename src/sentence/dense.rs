@@ -1,11 +1,11 @@
 //! sentence-transformers' Dense module: a linear layer over the pooled vector.
 
 use ndarray::Array2;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::files::ModelFiles;
+use crate::files::{ModelFiles, is_true};
 use crate::kernels::activation::Activation;
 use crate::kernels::isa::Isa;
 use crate::nn::Linear;
@@ -26,64 +26,59 @@ enum Residual {
     Projected(Linear),
 }
 
-#[derive(Deserialize)]
-struct RawDense {
-    in_features: usize,
-    out_features: usize,
-    bias: Option<bool>,
-    activation_function: Option<String>,
-    module_input_name: Option<String>,
-    module_output_name: Option<String>,
-    #[serde(default)]
-    use_residual: bool,
-}
-
 impl Dense {
     /// Reads `config.json` and the weights in `folder`, for an input of width `input`.
     pub(super) fn load(files: &ModelFiles, folder: &str, input: usize, isa: Isa) -> Result<Self> {
         let name = format!("{folder}config.json");
-        let raw: RawDense = match files.json(&name)? {
-            Some(raw) => raw,
-            None => return Err(files.require(&name).err().unwrap_or_else(|| gone(&name))),
-        };
+        let fields: Map<String, Value> = files.json(&name)?.ok_or_else(|| files.absent(&name))?;
         let wrong = |field: &str, problem: String| Error::Field {
             file: files.label(&name),
             field: field.to_owned(),
             problem,
         };
-        if raw.in_features != input {
-            let problem = format!("is {}, but what comes in has width {input}", raw.in_features);
+        let size = |field: &str| {
+            let size = fields.get(field).and_then(Value::as_u64);
+            size.filter(|&size| size > 0)
+                .and_then(|size| usize::try_from(size).ok())
+                .ok_or_else(|| wrong(field, "must be a number, at least 1".to_owned()))
+        };
+        let (found, output) = (size("in_features")?, size("out_features")?);
+        if found != input {
+            let problem = format!("is {found}, but what comes in has width {input}");
             return Err(wrong("in_features", problem));
         }
-        if raw.out_features == 0 {
-            return Err(wrong("out_features", "is 0, must be at least 1".to_owned()));
-        }
-        let features = [
-            ("module_input_name", raw.module_input_name),
-            ("module_output_name", raw.module_output_name),
-        ];
-        for (field, value) in features {
-            if let Some(value) = value.filter(|value| value != "sentence_embedding") {
-                let problem = format!("is `{value}`, only `sentence_embedding` is supported");
+        for field in ["module_input_name", "module_output_name"] {
+            let value = fields.get(field).filter(|value| !value.is_null());
+            if let Some(value) = value.filter(|value| **value != "sentence_embedding") {
+                let problem = format!("is {value}, only `sentence_embedding` is supported");
                 return Err(wrong(field, problem));
             }
         }
-        let class = raw.activation_function.as_deref().unwrap_or("Tanh");
-        let Some(activation) = Activation::from_torch_class(class) else {
-            let problem = format!(
-                "`{class}` is not supported; torch's Tanh, Identity, ReLU, GELU, Sigmoid, SiLU and \
-                 LeakyReLU are"
-            );
-            return Err(wrong("activation_function", problem));
+        let activation = match fields.get("activation_function") {
+            None => Activation::Tanh,
+            // The reference runs no other package's class; it takes Tanh in its place, with a warning.
+            Some(class) => class
+                .as_str()
+                .filter(|class| class.starts_with("torch."))
+                .and_then(Activation::from_torch_class)
+                .ok_or_else(|| {
+                    let problem = format!(
+                        "{class} is not supported; torch's Tanh, Identity, ReLU, GELU, Sigmoid, SiLU and \
+                         LeakyReLU are"
+                    );
+                    wrong("activation_function", problem)
+                })?,
         };
+        let has_bias = fields.get("bias").is_none_or(|bias| is_true(Some(bias)));
+        let has_residual = is_true(fields.get("use_residual"));
         let checkpoint = Checkpoint::from_files(files, folder)?;
-        let (w, output) = (checkpoint.root().on(isa), raw.out_features);
-        let linear = if raw.bias.unwrap_or(true) {
+        let w = checkpoint.root().on(isa);
+        let linear = if has_bias {
             Linear::load(&w.at("linear"), input, output)?
         } else {
             Linear::load_without_bias(&w.at("linear"), input, output)?
         };
-        let residual = match raw.use_residual {
+        let residual = match has_residual {
             false => Residual::None,
             true if input == output => Residual::Identity,
             true => {
@@ -106,8 +101,4 @@ impl Dense {
             Residual::Projected(linear) => y + linear.forward(x.view()),
         }
     }
-}
-
-fn gone(name: &str) -> Error {
-    Error::Io { path: name.into(), source: std::io::ErrorKind::NotFound.into() }
 }

@@ -34,7 +34,7 @@ impl SentenceEncoder {
             };
             let tokens = self.tokenizer.windows(i, &text, &plan.fit)?;
             if plan.overflow == Overflow::Error && tokens.dropped > 0 {
-                let (all, limit) = (tokens.tokens() + tokens.dropped, self.max_seq_length);
+                let (all, limit) = (tokens.tokens() + tokens.dropped, plan.fit.max_tokens);
                 return Err(Error::TooLong { text: i, tokens: all, limit });
             }
             for window in &tokens.windows {

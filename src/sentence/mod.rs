@@ -12,6 +12,7 @@ mod progress;
 mod save;
 mod stream;
 mod tokens;
+mod transformer;
 
 use std::collections::BTreeMap;
 
@@ -34,11 +35,15 @@ pub use stream::{EncodeIter, EncodedText};
 pub use tokens::TokenEmbeddings;
 
 #[cfg(feature = "hub")]
-pub(crate) use modules::{MODULES, SETTINGS, TRANSFORMER_SETTINGS, module_folders, read_config};
+pub(crate) use modules::{MODULES, SETTINGS, module_folders, read_config};
+#[cfg(feature = "hub")]
+pub(crate) use transformer::TRANSFORMER_SETTINGS;
 
 use modules::{Module, Settings};
+use options::Task;
 use plan::Plan;
 use progress::Meter;
+use transformer::TransformerSettings;
 
 /// A sentence-transformers model: a tokenizer, the MPNet encoder, a pooling, and what comes after it.
 ///
@@ -66,7 +71,7 @@ pub struct SentenceEncoder {
     /// Where it was loaded from, if that was a directory, and the transformer's folder there.
     files: Option<ModelFiles<'static>>,
     folder: String,
-    do_lower_case: bool,
+    transformer: TransformerSettings,
     max_seq_length: usize,
     tokens_per_batch: usize,
     precision: Precision,
@@ -204,7 +209,7 @@ impl SentenceEncoder {
         texts: &[S],
         options: &EncodeOptions,
     ) -> Result<EncodeReport> {
-        self.encode_with(texts, &options.or_prompt_name("query"))
+        self.encode_with(texts, &options.for_task(Task::Query))
     }
 
     /// As [`encode`](Self::encode), with the model's prompt named `document` before every text, and not the default
@@ -251,7 +256,7 @@ impl SentenceEncoder {
         texts: &[S],
         options: &EncodeOptions,
     ) -> Result<EncodeReport> {
-        self.encode_with(texts, &options.or_prompt_name("document"))
+        self.encode_with(texts, &options.for_task(Task::Document))
     }
 
     /// The embedding of one text, `[D]`.
@@ -374,7 +379,8 @@ impl SentenceEncoder {
         self.settings.truncate_dim.unwrap_or(self.dim)
     }
 
-    /// The longest text in tokens, special tokens included.
+    /// The longest text in tokens, special tokens included. A model may have another limit for the
+    /// texts of [`encode_query`](Self::encode_query) or [`encode_document`](Self::encode_document).
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;

@@ -1,11 +1,13 @@
 //! A sentence-transformers directory as its files describe it: which modules, in which order, with which settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array2, Axis};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::dense::Dense;
+use super::transformer::TransformerSettings;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -17,17 +19,6 @@ use crate::similarity::Similarity;
 
 pub(crate) const MODULES: &str = "modules.json";
 pub(crate) const SETTINGS: &str = "config_sentence_transformers.json";
-
-/// The names under which the transformer module's settings have been saved over the years.
-pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
 
 /// What stands after the pooling.
 #[derive(Debug)]
@@ -80,6 +71,9 @@ pub(super) fn normalize(x: &mut Array2<f32>) {
 pub(super) struct Pipeline {
     /// Where the transformer's files are: `""`, or a folder ending in `/`.
     pub(super) folder: String,
+    pub(super) transformer: TransformerSettings,
+    /// Whether there is a `modules.json`. Without one, sentence-transformers reads no file of its own.
+    pub(super) is_saved: bool,
     pub(super) config: Config,
     pub(super) pooling: Pooling,
     pub(super) modules: Vec<Module>,
@@ -90,15 +84,43 @@ pub(super) struct Pipeline {
 /// An entry of `modules.json`.
 #[derive(Deserialize)]
 struct Entry {
+    name: Option<String>,
     path: String,
     #[serde(rename = "type")]
     class: String,
 }
 
+/// Where sentence-transformers of any version has its modules.
+const MODULE_PATHS: [&str; 3] = [
+    "sentence_transformers.models.",
+    "sentence_transformers.base.modules.",
+    "sentence_transformers.sentence_transformer.modules.",
+];
+
+/// The modules, each with the name of its file.
+const MODULE_CLASSES: [(&str, &str); 6] = [
+    ("Transformer", "transformer"),
+    ("Pooling", "pooling"),
+    ("Dense", "dense"),
+    ("Normalize", "normalize"),
+    ("LayerNorm", "layer_norm"),
+    ("Dropout", "dropout"),
+];
+
 impl Entry {
-    /// Both generations of class paths end in the same name.
-    fn kind(&self) -> &str {
-        self.class.rsplit('.').next().unwrap_or_default()
+    /// The module's class, if it is one of sentence-transformers' own; another package's class of the
+    /// same name may do anything.
+    fn kind(&self) -> Option<&'static str> {
+        let rest = MODULE_PATHS.iter().find_map(|path| self.class.strip_prefix(path))?;
+        let is = |(class, file): &&(&str, &str)| match rest.split_once('.') {
+            None => rest == *class,
+            Some((module, name)) => name == *class && (module == *class || module == *file),
+        };
+        MODULE_CLASSES.iter().find(is).map(|(class, _)| *class)
+    }
+
+    fn is_foreign(&self) -> bool {
+        !self.class.starts_with("sentence_transformers.")
     }
 }
 
@@ -113,37 +135,49 @@ impl Pipeline {
             module: module.to_owned(),
             problem: problem.to_owned(),
         };
+        for entry in &entries {
+            entry.folder(&file)?;
+            if entry.is_foreign() {
+                return Err(wrong(&entry.class, FOREIGN));
+            }
+        }
+        check_names(&entries).map_err(|name| wrong(name, "is the name of two modules"))?;
         let mut entries = entries.iter();
-        let Some(first) = entries.next().filter(|entry| entry.kind() == "Transformer") else {
+        let Some(first) = entries.next().filter(|entry| entry.kind() == Some("Transformer")) else {
             return Err(wrong(MODULES, "the first module must be a Transformer"));
         };
         let folder = first.folder(&file)?;
-        let config = read_config(files, &folder)?;
-        let Some(second) = entries.next().filter(|entry| entry.kind() == "Pooling") else {
+        let transformer = TransformerSettings::read(files, &folder)?;
+        let config = transformer.read_config(files, &folder)?;
+        let Some(second) = entries.next().filter(|entry| entry.kind() == Some("Pooling")) else {
             return Err(wrong(MODULES, "the second module must be a Pooling"));
         };
         let name = format!("{}config.json", second.folder(&file)?);
-        let pooling =
-            Pooling::from_json(files.require(&name)?, config.hidden_size, &files.label(&name))?;
+        let fields: Map<String, Value> = files.json(&name)?.ok_or_else(|| files.absent(&name))?;
+        let pooling = Pooling::from_fields(&fields, config.hidden_size, &files.label(&name))?;
         let mut dim = pooling.dim(config.hidden_size);
         let mut modules = Vec::new();
         for entry in entries {
             let folder = entry.folder(&file)?;
             match entry.kind() {
-                "Normalize" => modules.push(Module::Normalize),
-                "Dense" => {
+                Some("Normalize") => {
+                    check_fields(files, &folder, &NORMALIZE_FIELDS)?;
+                    modules.push(Module::Normalize);
+                }
+                Some("Dense") => {
                     let dense = Dense::load(files, &folder, dim, isa)?;
                     dim = dense.output();
                     modules.push(Module::Dense { dense: Box::new(dense), folder });
                 }
-                "LayerNorm" => {
+                Some("LayerNorm") => {
+                    check_fields(files, &folder, &[("dimension", None)])?;
                     let checkpoint = Checkpoint::from_files(files, &folder)?;
                     // torch's own default; the module's configuration has no field for it.
                     let norm = LayerNorm::load(&checkpoint.root().on(isa).at("norm"), dim, 1e-5)?;
                     modules.push(Module::LayerNorm { norm, folder });
                 }
                 // Only active in training.
-                "Dropout" => {}
+                Some("Dropout") => {}
                 _ => {
                     return Err(wrong(
                         &entry.class,
@@ -153,36 +187,77 @@ impl Pipeline {
                 }
             }
         }
-        Ok(Self { folder, config, pooling, modules, dim })
+        Ok(Self { folder, transformer, is_saved: true, config, pooling, modules, dim })
     }
 
     /// A directory without `modules.json` is an encoder alone, which sentence-transformers pools by the mean and does
     /// not normalise.
     fn plain(files: &ModelFiles) -> Result<Self> {
-        let config = read_config(files, "")?;
+        let transformer = TransformerSettings::new();
+        let config = transformer.read_config(files, "")?;
         let pooling = Pooling::default();
         let dim = pooling.dim(config.hidden_size);
-        Ok(Self { folder: String::new(), config, pooling, modules: Vec::new(), dim })
+        let (folder, modules) = Default::default();
+        Ok(Self { folder, transformer, is_saved: false, config, pooling, modules, dim })
     }
 }
 
 impl Entry {
     /// The module's folder, `""` or ending in `/`.
     fn folder(&self, file: &str) -> Result<String> {
-        let path = self.path.trim_end_matches('/');
-        let inside = path.split('/').all(|part| !matches!(part, "." | ".."))
-            && !path.starts_with('/')
-            && !path.contains(['\\', ':', '\0']);
-        match path {
-            "" => Ok(String::new()),
-            _ if inside => Ok(format!("{path}/")),
-            _ => Err(Error::Module {
+        let path = &self.path;
+        let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+        let inside = !path.starts_with('/') && !path.contains(['\\', ':', '\0']);
+        if !inside || parts.clone().any(|part| part == "..") {
+            return Err(Error::Module {
                 file: file.to_owned(),
                 module: self.path.clone(),
                 problem: "must be a folder of the model's directory".to_owned(),
-            }),
+            });
+        }
+        Ok(parts.map(|part| format!("{part}/")).collect())
+    }
+}
+
+const FOREIGN: &str = "is not part of sentence-transformers: it would have to run the model author's \
+                       Python code, which this crate does not";
+
+/// The fields of a Normalize module, with the only value that each may have.
+const NORMALIZE_FIELDS: [(&str, Option<&str>); 2] = [
+    ("module_input_name", Some("sentence_embedding")),
+    ("module_output_name", Some("sentence_embedding")),
+];
+
+/// Two modules of one name would be one in Python; the error is the name.
+fn check_names(entries: &[Entry]) -> Result<(), &str> {
+    let mut seen = BTreeSet::new();
+    let twice =
+        entries.iter().filter_map(|entry| entry.name.as_deref()).find(|name| !seen.insert(*name));
+    twice.map_or(Ok(()), Err)
+}
+
+/// Fails unless the module's `config.json`, if there is one, has `known` fields only, each with the
+/// value that is supported if there is but one.
+fn check_fields(files: &ModelFiles, folder: &str, known: &[(&str, Option<&str>)]) -> Result<()> {
+    let name = format!("{folder}config.json");
+    let fields: Map<String, Value> = match folder {
+        // Without a folder of its own, the module has no file: config.json is the transformer's.
+        "" => Map::new(),
+        _ => files.json(&name)?.unwrap_or_default(),
+    };
+    for (field, value) in fields {
+        let wrong = |problem: String| {
+            Err(Error::Field { file: files.label(&name), field: field.clone(), problem })
+        };
+        match known.iter().find(|(name, _)| *name == field) {
+            None => return wrong("is not known".to_owned()),
+            Some((_, Some(only))) if !value.is_null() && value != *only => {
+                return wrong(format!("is {value}, only `{only}` is supported"));
+            }
+            Some(_) => {}
         }
     }
+    Ok(())
 }
 
 /// The class and the folder (`""`, or ending in `/`) of each module; none without a `modules.json`.
@@ -190,32 +265,15 @@ impl Entry {
 pub(crate) fn module_folders(files: &ModelFiles) -> Result<Vec<(String, String)>> {
     let entries: Vec<Entry> = files.json(MODULES)?.unwrap_or_default();
     let file = files.label(MODULES);
-    let both = |entry: &Entry| Ok((entry.kind().to_owned(), entry.folder(&file)?));
+    let both =
+        |entry: &Entry| Ok((entry.kind().unwrap_or_default().to_owned(), entry.folder(&file)?));
     entries.iter().map(both).collect()
 }
 
+#[cfg(feature = "hub")]
 pub(crate) fn read_config(files: &ModelFiles, folder: &str) -> Result<Config> {
     let name = format!("{folder}config.json");
     Config::from_json(files.require(&name)?, &files.label(&name))
-}
-
-/// `sentence_bert_config.json` and its siblings.
-#[derive(Default, Deserialize)]
-pub(super) struct TransformerSettings {
-    pub(super) max_seq_length: Option<usize>,
-    #[serde(default)]
-    pub(super) do_lower_case: bool,
-}
-
-impl TransformerSettings {
-    pub(super) fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
-        for name in TRANSFORMER_SETTINGS {
-            if let Some(settings) = files.json(&format!("{folder}{name}"))? {
-                return Ok(settings);
-            }
-        }
-        Ok(Self::default())
-    }
 }
 
 /// `config_sentence_transformers.json`.
@@ -238,6 +296,11 @@ struct RawSettings {
 }
 
 impl Settings {
+    /// What holds for a model that has no such file.
+    pub(super) fn new() -> Self {
+        Self { prompts: with_usual_prompts(BTreeMap::new()), ..Self::default() }
+    }
+
     /// `dim` is the width of the embeddings.
     pub(super) fn read(files: &ModelFiles, dim: usize) -> Result<Self> {
         let raw: RawSettings = files.json(SETTINGS)?.unwrap_or_default();
@@ -250,16 +313,9 @@ impl Settings {
             let problem = format!("`{kind}` is another kind of model, not a SentenceTransformer");
             return Err(wrong("model_type", problem));
         }
-        let mut prompts: BTreeMap<String, String> = raw
-            .prompts
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(name, prompt)| (name, prompt.unwrap_or_default()))
-            .collect();
-        // The reference adds empty prompts of these two names.
-        for name in ["query", "document"] {
-            prompts.entry(name.to_owned()).or_default();
-        }
+        let prompts = raw.prompts.unwrap_or_default().into_iter();
+        let prompts = prompts.map(|(name, prompt)| (name, prompt.unwrap_or_default())).collect();
+        let prompts = with_usual_prompts(prompts);
         let known = |name: &&str| prompts.contains_key(*name);
         if let Some(name) = raw.default_prompt_name.as_deref().filter(|name| !known(name)) {
             let problem = format!("there is no prompt `{name}`");
@@ -282,4 +338,12 @@ impl Settings {
             truncate_dim: raw.truncate_dim,
         })
     }
+}
+
+/// The reference adds empty prompts of these two names.
+fn with_usual_prompts(mut prompts: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for name in ["query", "document"] {
+        prompts.entry(name.to_owned()).or_default();
+    }
+    prompts
 }

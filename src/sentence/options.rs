@@ -60,12 +60,22 @@ pub enum Overflow {
 pub struct EncodeOptions {
     pub(super) overflow: Overflow,
     pub(super) prompt: Prompt,
+    pub(super) task: Task,
     pub(super) truncate_dim: Option<usize>,
     pub(super) normalize: bool,
     pub(super) tokens_per_batch: Option<usize>,
     pub(super) thread_pool: Option<Arc<ThreadPool>>,
     pub(super) cancellation: CancellationToken,
     pub(super) progress: Option<Callback>,
+}
+
+/// What a text is for. A model may have a prompt and a longest text for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Task {
+    #[default]
+    Any,
+    Query,
+    Document,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -227,11 +237,14 @@ impl EncodeOptions {
         self
     }
 
-    /// The same with the prompt of this name, if no prompt is asked for.
-    pub(super) fn or_prompt_name(&self, name: &str) -> Self {
-        match self.prompt {
-            Prompt::Default => self.clone().prompt_name(name),
-            _ => self.clone(),
+    /// The same for texts of a `task`, with the prompt that the model has for it unless the options
+    /// name one.
+    pub(super) fn for_task(&self, task: Task) -> Self {
+        let options = Self { task, ..self.clone() };
+        match (&self.prompt, task) {
+            (Prompt::Default, Task::Query) => options.prompt_name("query"),
+            (Prompt::Default, Task::Document) => options.prompt_name("document"),
+            _ => options,
         }
     }
 

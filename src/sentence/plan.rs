@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::SentenceEncoder;
-use super::options::{EncodeOptions, Overflow, Prompt};
+use super::options::{EncodeOptions, Overflow, Prompt, Task};
 use crate::error::{Error, Result, at_least_one};
 use crate::tokenizer::{Excess, Fit};
 
@@ -33,16 +33,18 @@ impl Plan {
         at_least_one("tokens_per_batch", tokens_per_batch)?;
         let dim = encoder.truncated_dim(options)?;
         let prompt = encoder.prompt(&options.prompt)?;
+        let max_tokens = encoder.longest(options.task)?;
         let excess = match options.overflow {
             Overflow::Truncate | Overflow::Error => Excess::Cut,
-            Overflow::Window { stride } => {
-                Excess::Windows { stride, prompt: encoder.window_prompt(prompt, stride)? }
-            }
+            Overflow::Window { stride } => Excess::Windows {
+                stride,
+                prompt: encoder.window_prompt(prompt, max_tokens, stride)?,
+            },
         };
         Ok(Self {
             skip: encoder.skipped(prompt)?,
             prompt: prompt.to_owned(),
-            fit: Fit { max_tokens: encoder.max_seq_length, excess, offsets: false },
+            fit: Fit { max_tokens, excess, offsets: false },
             overflow: options.overflow,
             dim,
             tokens_per_batch,
@@ -108,28 +110,47 @@ impl SentenceEncoder {
         })
     }
 
-    /// How many tokens of each text the pooling leaves out: if it must not see the prompt, those of the prompt alone
-    /// without the `</s>` at its end.
+    /// The longest text of a task in tokens, special tokens included.
+    fn longest(&self, task: Task) -> Result<usize> {
+        let transformer = &self.transformer;
+        let (field, own) = match task {
+            // A limit of every call counts before that of a task.
+            _ if transformer.text.max_length.is_some() => return Ok(self.max_seq_length),
+            Task::Any => return Ok(self.max_seq_length),
+            Task::Query => ("query_length", transformer.query_length),
+            Task::Document => ("document_length", transformer.document_length),
+        };
+        let Some(length) = own else { return Ok(self.max_seq_length) };
+        let least = self.tokenizer.special_tokens(false).max(1);
+        if length < least {
+            let problem = format!("of the model is {length}, must be at least {least}");
+            return Err(Error::Option { option: field, problem });
+        }
+        Ok(length.min(self.model.config().max_tokens()))
+    }
+
+    /// How many tokens of each text the pooling leaves out: if it must not see the prompt, those of the
+    /// prompt alone without the special token at its end.
     fn skipped(&self, prompt: &str) -> Result<usize> {
         if prompt.is_empty() || !self.pooling.excludes_prompt() {
             return Ok(0);
         }
         let tokens = self.tokenizer.encode(&[prompt], self.max_seq_length)?;
-        Ok(tokens.first().map_or(0, |tokens| tokens.ids.len().saturating_sub(1)))
+        Ok(tokens.first().map_or(0, |tokens| self.tokenizer.without_end(&tokens.ids).len()))
     }
 
-    /// How many word pieces of the prompt each window repeats, if that leaves room for windows.
-    fn window_prompt(&self, prompt: &str, stride: usize) -> Result<usize> {
+    /// How many word pieces of the prompt each window of `max_tokens` repeats, if that leaves room for windows.
+    fn window_prompt(&self, prompt: &str, max_tokens: usize, stride: usize) -> Result<usize> {
         let pieces = if prompt.is_empty() { 0 } else { self.tokenizer.count(prompt)? };
         let around = self.tokenizer.special_tokens(false) + pieces;
-        let room = self.max_seq_length.saturating_sub(around);
+        let room = max_tokens.saturating_sub(around);
         if stride < room {
             return Ok(pieces);
         }
         let problem = format!(
             "is {stride}, must be less than the {room} tokens of text in a window: of {}, {around} are special tokens and \
              prompt",
-            self.max_seq_length
+            max_tokens
         );
         Err(Error::Option { option: "stride", problem })
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::SentenceEncoder;
-use super::modules::{Module, SETTINGS, read_config};
+use super::modules::{Module, SETTINGS};
 use crate::checkpoint::{Checkpoint, WeightDtype};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Staging};
@@ -84,7 +84,7 @@ impl SentenceEncoder {
         dtype: WeightDtype,
     ) -> Result<()> {
         let (files, directory) = (files.into(), directory.as_ref());
-        if read_config(&files, &self.folder)? != *self.model.config() {
+        if self.transformer.read_config(&files, &self.folder)? != *self.model.config() {
             let problem = "the files are not those that the encoder was loaded from".to_owned();
             return Err(Error::Save { path: directory.to_owned(), problem });
         }
@@ -118,7 +118,8 @@ impl SentenceEncoder {
         for name in COPIED {
             copy(files, &format!("{folder}{name}"), staging, name)?;
         }
-        let mut config = object(files, &format!("{folder}config.json"))?;
+        let mut config = self.transformer.config_fields(files, folder)?;
+        config.insert("num_hidden_layers".to_owned(), self.model.config().num_hidden_layers.into());
         // Transformers before 5 know only the longer name, later ones both; two that differ would be a riddle.
         config.remove("dtype");
         config.insert("torch_dtype".to_owned(), dtype.torch_name().into());
@@ -128,8 +129,7 @@ impl SentenceEncoder {
         let mut tokenizer = object(files, &format!("{folder}tokenizer_config.json"))?;
         tokenizer.insert("model_max_length".to_owned(), self.max_seq_length.into());
         staging.write("tokenizer_config.json", text(&tokenizer.into()))?;
-        let settings =
-            json!({"max_seq_length": self.max_seq_length, "do_lower_case": self.do_lower_case});
+        let settings = self.transformer.to_json(self.max_seq_length);
         staging.write("sentence_bert_config.json", text(&settings))
     }
 

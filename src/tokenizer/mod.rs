@@ -4,15 +4,17 @@
 //! `<s> first </s> </s> second </s>` for a pair. The algorithm is that of the `tokenizers` crate; here is what
 //! surrounds it: which file it is built from, how much of a text is kept, and how much was not.
 
+mod build;
 mod located;
+mod settings;
 mod special;
 mod windows;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::tokenizer::{
     Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
@@ -23,12 +25,15 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 
 pub(crate) use located::{Located, Place, WindowOptions};
-pub(crate) use special::SpecialTokens;
+pub(crate) use settings::TokenizerSettings;
+pub(crate) use special::{SpecialTokens, model_max_length};
 pub(crate) use windows::{Excess, Fit, Window, Windows};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const VOCABULARY: &str = "vocab.txt";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
 
 /// The token ids of one text, or of a pair of texts, special tokens included.
 ///
@@ -68,6 +73,15 @@ impl AsRef<[u32]> for Tokens {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     file: String,
+    /// The end at which a text that is too long is cut.
+    truncation: TruncationDirection,
+    /// The ids of all special tokens that the files name.
+    special_ids: Vec<u32>,
+    /// Those among them that only have an id because every special token gets one. The model need not
+    /// have embeddings for them.
+    spare_ids: Vec<u32>,
+    /// Whether texts get special tokens around them.
+    adds_special_tokens: bool,
 }
 
 impl Tokenizer {
@@ -111,87 +125,18 @@ impl Tokenizer {
         let value: Value =
             serde_json::from_slice(json.as_ref()).map_err(|error| wrong(error.to_string()))?;
         check_components(&value).map_err(wrong)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_ref())
-            .map_err(|error| wrong(error.to_string()))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { inner, file: file.to_owned() })
+        let inner = guard(|| tokenizers::Tokenizer::from_bytes(json.as_ref())).map_err(wrong)?;
+        let truncation = inner.get_truncation().map(|saved| saved.direction).unwrap_or_default();
+        let mut tokenizer = Self { truncation, ..Self::new(inner, file.to_owned()) };
+        tokenizer.inner.with_padding(None);
+        tokenizer.inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+        Ok(tokenizer)
     }
 
-    /// The tokenizer in `folder` (`""` or ending in `/`) of `files`.
-    pub(crate) fn from_files(files: &ModelFiles, folder: &str) -> Result<Self> {
-        let file = format!("{folder}{TOKENIZER}");
-        if let Some(json) = files.read(&file)? {
-            return Self::from_json(json, &files.label(&file));
-        }
-        let vocabulary = format!("{folder}{VOCABULARY}");
-        let Some(text) = files.read(&vocabulary)? else {
-            // Name the file that should have been there, not the fallback.
-            return Err(files.require(&file).err().unwrap_or_else(|| Error::Tokenizer {
-                file: files.label(&file),
-                problem: "has just appeared; try again".to_owned(),
-            }));
-        };
-        let config = files.json(&format!("{folder}{TOKENIZER_CONFIG}"))?.unwrap_or_default();
-        Self::from_vocabulary(&text, &config, &files.label(&vocabulary))
-    }
-
-    /// A WordPiece tokenizer from the lines of a `vocab.txt`. Goes through the form of `tokenizer.json`, so that
-    /// there is one way in.
-    fn from_vocabulary(text: &[u8], config: &TokenizerConfig, file: &str) -> Result<Self> {
-        let wrong = |problem: String| Error::Tokenizer { file: file.to_owned(), problem };
-        let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
-        let vocab: serde_json::Map<String, Value> = text
-            .lines()
-            .enumerate()
-            .map(|(id, token)| (token.trim_end().into(), id.into()))
-            .collect();
-        let id = |token: &str| {
-            vocab.get(token).cloned().ok_or_else(|| wrong(format!("has no line `{token}`")))
-        };
-        let special = |token: &str, lstrip: bool, normalized: bool| -> Result<Value> {
-            Ok(json!({
-                "id": id(token)?, "content": token, "special": true, "single_word": false,
-                "lstrip": lstrip, "rstrip": false, "normalized": normalized,
-            }))
-        };
-        let (cls, sep) = (config.cls_token.content("<s>"), config.sep_token.content("</s>"));
-        let unk = config.unk_token.content("[UNK]");
-        let pad = config.pad_token.content("<pad>");
-        let mask = config.mask_token.content("<mask>");
-        let mut added = vec![
-            special(cls, false, false)?,
-            special(pad, false, false)?,
-            special(sep, false, false)?,
-            special(unk, false, false)?,
-            special(mask, true, false)?,
-        ];
-        // The published tokenizer also knows `<unk>`, an ordinary line of the vocabulary, as one token.
-        if unk != "<unk>" && vocab.contains_key("<unk>") {
-            added.push(special("<unk>", false, true)?);
-        }
-        let json = json!({
-            "version": "1.0",
-            "added_tokens": added,
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": true,
-                "handle_chinese_chars": config.tokenize_chinese_chars.unwrap_or(true),
-                "strip_accents": config.strip_accents,
-                "lowercase": config.do_lower_case.unwrap_or(true),
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": {
-                "type": "RobertaProcessing", "cls": [cls, id(cls)?], "sep": [sep, id(sep)?],
-                "trim_offsets": true, "add_prefix_space": false,
-            },
-            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-            "model": {
-                "type": "WordPiece", "unk_token": unk, "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100, "vocab": vocab,
-            },
-        });
-        Self::from_json(json.to_string(), file)
+    /// What all ways of making a tokenizer share: nothing is padded, and cutting is up to the caller.
+    fn new(inner: tokenizers::Tokenizer, file: String) -> Self {
+        let (truncation, special_ids, spare_ids) = Default::default();
+        Self { inner, file, truncation, special_ids, spare_ids, adds_special_tokens: true }
     }
 
     /// Lower-cases every text before anything else is done to it (`do_lower_case` of `sentence_bert_config.json`). By a
@@ -211,9 +156,29 @@ impl Tokenizer {
         Ok(self)
     }
 
+    /// Called as the transformer module's settings say: with or without special tokens around a text,
+    /// those in a text taken as tokens or split.
+    pub(crate) fn called_with(mut self, adds_special_tokens: bool, splits: Option<bool>) -> Self {
+        self.adds_special_tokens = adds_special_tokens;
+        if let Some(splits) = splits {
+            self.inner.set_encode_special_tokens(splits);
+        }
+        self
+    }
+
+    /// `ids` without the special token at their end, if there is one.
+    pub(crate) fn without_end<'i>(&self, ids: &'i [u32]) -> &'i [u32] {
+        match ids {
+            [all @ .., last] if self.special_ids.contains(last) => all,
+            _ => ids,
+        }
+    }
+
     /// Fails unless every id that can be produced has a row among `vocab_size`.
     pub(crate) fn check_vocabulary(&self, vocab_size: usize) -> Result<()> {
-        let largest = self.inner.get_vocab(true).into_iter().max_by_key(|&(_, id)| id);
+        let used = |id: &u32| !self.spare_ids.contains(id);
+        let vocabulary = self.inner.get_vocab(true).into_iter();
+        let largest = vocabulary.filter(|(_, id)| used(id)).max_by_key(|&(_, id)| id);
         // A post-processor holds ids of its own, which need not be those of the vocabulary.
         let of_pair = self.ids(0, "", Some(""), usize::MAX)?.ids.into_iter().max();
         let special = of_pair.map(|id| ("added around a text".to_owned(), id));
@@ -225,7 +190,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of each text, `<s> text </s>`, at most `max_tokens` of them: what is too long is cut at its end.
+    /// The ids of each text, `<s> text </s>`, at most `max_tokens` of them: what is too long is cut at its end, or
+    /// at its beginning if the tokenizer's files say so (`truncation_side`).
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -321,7 +287,8 @@ impl Tokenizer {
     /// ```
     #[must_use]
     pub fn special_tokens(&self, pair: bool) -> usize {
-        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
+        let processor = self.inner.get_post_processor().filter(|_| self.adds_special_tokens);
+        processor.map_or(0, |processor| processor.added_tokens(pair))
     }
 
     /// `first`, and perhaps `second`, as ids; `text` is the place in the input, for errors.
@@ -344,7 +311,7 @@ impl Tokenizer {
             &TruncationParams {
                 max_length: room,
                 strategy: TruncationStrategy::LongestFirst,
-                direction: TruncationDirection::Right,
+                direction: self.truncation,
                 stride: 0,
             },
         )
@@ -353,7 +320,9 @@ impl Tokenizer {
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
         let encoding = match self.inner.get_post_processor() {
-            Some(processor) => processor.process(first, second, true).map_err(failed)?,
+            Some(processor) => {
+                processor.process(first, second, self.adds_special_tokens).map_err(failed)?
+            }
             None => Encoding::merge(std::iter::once(first).chain(second), false),
         };
         Ok(Tokens { ids: encoding.get_ids().to_vec(), dropped: content.saturating_sub(room) })
@@ -406,49 +375,14 @@ fn clean_up(text: &str) -> String {
         .fold(text.to_owned(), |text, spaced| text.replace(spaced, spaced.trim()))
 }
 
-/// The length that `tokenizer_config.json` gives; some tokenizers say 10³⁰ for "unlimited".
-pub(crate) fn model_max_length(files: &ModelFiles, folder: &str) -> Result<Option<usize>> {
-    #[derive(Deserialize)]
-    struct TokenizerSettings {
-        model_max_length: Option<f64>,
-    }
-    let settings: Option<TokenizerSettings> = files.json(&format!("{folder}{TOKENIZER_CONFIG}"))?;
-    // `as` saturates, which is what "unlimited" means.
-    Ok(settings.and_then(|settings| settings.model_max_length).map(|length| length as usize))
-}
-
-/// `tokenizer_config.json`, as far as a tokenizer built from `vocab.txt` needs it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TokenizerConfig {
-    do_lower_case: Option<bool>,
-    strip_accents: Option<bool>,
-    tokenize_chinese_chars: Option<bool>,
-    clean_up_tokenization_spaces: Option<bool>,
-    cls_token: SpecialToken,
-    sep_token: SpecialToken,
-    unk_token: SpecialToken,
-    pad_token: SpecialToken,
-    mask_token: SpecialToken,
-}
-
-/// A special token as that file writes it: a string, or an object with flags.
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
-enum SpecialToken {
-    #[default]
-    Default,
-    Plain(String),
-    Flagged {
-        content: String,
-    },
-}
-
-impl SpecialToken {
-    fn content<'a>(&'a self, default: &'a str) -> &'a str {
-        match self {
-            Self::Default => default,
-            Self::Plain(content) | Self::Flagged { content } => content,
+/// Runs what a tokenizer file controls in a crate that panics at some of them.
+fn guard<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(format!("the tokenizers crate panicked: {}", message.unwrap_or_default()))
         }
     }
 }

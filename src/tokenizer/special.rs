@@ -1,6 +1,8 @@
-//! The special tokens that a model's heads ask about, as `tokenizer_config.json` names them.
+//! The special tokens that a model's heads ask about.
 
-use super::{TOKENIZER_CONFIG, TokenizerConfig};
+use serde_json::Map;
+
+use super::TokenizerSettings;
 use crate::error::Result;
 use crate::files::ModelFiles;
 
@@ -15,15 +17,21 @@ pub(crate) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// What `folder` (`""` or ending in `/`) of `files` says; MPNet's own names where it says nothing.
+    /// What the tokenizer's files in `folder` (`""` or ending in `/`) of `files` say. A role that has no token has the
+    /// empty string, which no vocabulary holds.
     pub(crate) fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
-        let name = format!("{folder}{TOKENIZER_CONFIG}");
-        let config: TokenizerConfig = files.json(&name)?.unwrap_or_default();
+        let settings = TokenizerSettings::read(files, folder, &Map::new())?;
+        let named = |role| settings.named(role).unwrap_or_default().to_owned();
         Ok(Self {
-            mask: config.mask_token.content("<mask>").to_owned(),
-            pad: config.pad_token.content("<pad>").to_owned(),
-            unk: config.unk_token.content("[UNK]").to_owned(),
-            clean_up: config.clean_up_tokenization_spaces.unwrap_or(false),
+            mask: named("mask_token"),
+            pad: named("pad_token"),
+            unk: named("unk_token"),
+            clean_up: settings.cleans_up(),
         })
     }
+}
+
+/// The longest input that the tokenizer's files allow; `None` if it is unlimited.
+pub(crate) fn model_max_length(files: &ModelFiles, folder: &str) -> Result<Option<usize>> {
+    TokenizerSettings::read(files, folder, &Map::new())?.model_max_length()
 }

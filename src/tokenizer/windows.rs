@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tokenizers::tokenizer::{Encoding, PostProcessor};
+use tokenizers::tokenizer::{Encoding, PostProcessor, TruncationDirection};
 
 use super::Tokenizer;
 use crate::error::{Error, Result};
@@ -106,10 +106,14 @@ impl Tokenizer {
             _ if total <= room => vec![self.window(pieces, 0, 0..total, fit.offsets)],
             Excess::Cut => {
                 dropped = total - room;
+                let (kept, cut) = match self.truncation {
+                    TruncationDirection::Right => (0..room, room..total),
+                    TruncationDirection::Left => (dropped..total, 0..dropped),
+                };
                 if fit.offsets {
-                    dropped_at = pieces.get_offsets()[room..].iter().map(|bytes| bytes.0).collect();
+                    dropped_at = pieces.get_offsets()[cut].iter().map(|bytes| bytes.0).collect();
                 }
-                vec![self.window(part(&pieces, 0, 0..room), 0, 0..room, fit.offsets)]
+                vec![self.window(part(&pieces, 0, kept.clone()), 0, kept, fit.offsets)]
             }
             Excess::Windows { stride, prompt } => {
                 cut(&pieces, prompt, room.saturating_sub(prompt), stride)
@@ -140,7 +144,7 @@ impl Tokenizer {
         // Not those that the post-processor returns: it takes white space off their ends, and has done so once already.
         let stands = if offsets { part.get_offsets().to_vec() } else { Vec::new() };
         let encoding = match self.inner.get_post_processor() {
-            Some(processor) => processor.process(part, None, true)?,
+            Some(processor) => processor.process(part, None, self.adds_special_tokens)?,
             None => part,
         };
         let (ids, of_text) = (encoding.get_ids().to_vec(), encoding.get_sequence_ids());

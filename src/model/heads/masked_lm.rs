@@ -83,7 +83,8 @@ impl MaskedLM {
         let decoder = Linear::new(&w, table.view(), bias);
         let backbone = source.backbone()?;
         let mask = &backbone.special.mask;
-        let mask_id = backbone.tokenizer.token_id(mask).ok_or_else(|| Error::Field {
+        let mask_id = backbone.tokenizer.token_id(mask).filter(|&id| (id as usize) < v);
+        let mask_id = mask_id.ok_or_else(|| Error::Field {
             file: "tokenizer_config.json".to_owned(),
             field: "mask_token".to_owned(),
             problem: format!("`{mask}` is not in the vocabulary"),
