@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::tokenizer::{
     Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
     truncate_encodings,
@@ -66,7 +67,11 @@ impl AsRef<[u32]> for Tokens {
 /// ```
 #[derive(Debug)]
 pub struct Tokenizer {
+    /// Makes pieces of a text, and nothing more: it has no post-processor.
     inner: tokenizers::Tokenizer,
+    /// Puts special tokens around pieces, and takes the white space off their offsets. Apart from `inner`, which would run
+    /// it on a text's pieces before they are cut, and so a second time where it runs once.
+    processor: Option<PostProcessorWrapper>,
     file: String,
 }
 
@@ -115,7 +120,9 @@ impl Tokenizer {
             .map_err(|error| wrong(error.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { inner, file: file.to_owned() })
+        let processor = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        Ok(Self { inner, processor, file: file.to_owned() })
     }
 
     /// The tokenizer in `folder` (`""` or ending in `/`) of `files`.
@@ -321,7 +328,7 @@ impl Tokenizer {
     /// ```
     #[must_use]
     pub fn special_tokens(&self, pair: bool) -> usize {
-        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
+        self.processor.as_ref().map_or(0, |processor| processor.added_tokens(pair))
     }
 
     /// `first`, and perhaps `second`, as ids; `text` is the place in the input, for errors.
@@ -352,10 +359,7 @@ impl Tokenizer {
         // What was cut off is kept in pieces, which the post-processor would combine, each of one text with each of the other.
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
-        let encoding = match self.inner.get_post_processor() {
-            Some(processor) => processor.process(first, second, true).map_err(failed)?,
-            None => Encoding::merge(std::iter::once(first).chain(second), false),
-        };
+        let encoding = self.surround(first, second).map_err(failed)?;
         Ok(Tokens { ids: encoding.get_ids().to_vec(), dropped: content.saturating_sub(room) })
     }
 
