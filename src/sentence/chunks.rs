@@ -8,7 +8,7 @@ use super::SentenceEncoder;
 use super::options::{EncodeOptions, TextReport};
 use super::plan::Plan;
 use super::progress::Meter;
-use super::tokens::Chars;
+use super::tokens::{Chars, in_text};
 use crate::error::{Error, Result};
 use crate::pooling::PoolingMode;
 
@@ -124,15 +124,11 @@ impl SentenceEncoder {
         let hidden = self.hidden_states(&windows, plan, options, &mut meter)?.swap_remove(0);
         // In bytes of the text, as chunks are.
         let dropped_at = windows.iter().flat_map(|text| &text.dropped_at);
-        let dropped_at: Vec<usize> =
-            dropped_at.filter_map(|byte| byte.checked_sub(plan.prompt.len())).collect();
-        // Where the tokens of the text begin, as (byte, row); in both, they are in order.
-        let starts: Vec<(usize, usize)> = hidden
-            .offsets
-            .iter()
-            .enumerate()
-            .filter_map(|(row, bytes)| Some((bytes.as_ref()?.start, row)))
-            .collect();
+        let dropped_at = dropped_at.filter_map(|bytes| in_text(bytes, plan.prompt.len()));
+        let dropped_at = in_order(dropped_at.map(|bytes| (bytes.start, ())));
+        // Where the tokens of the text begin, as (byte, row).
+        let tokens = hidden.offsets.iter().enumerate();
+        let starts = in_order(tokens.filter_map(|(row, bytes)| Some((bytes.as_ref()?.start, row))));
         let chars = Chars::new(text);
         let mut pooled = Array2::zeros((chunks.len(), self.pooling.dim(self.hidden_size())));
         let mut described = Vec::with_capacity(chunks.len());
@@ -154,7 +150,7 @@ impl SentenceEncoder {
                 return Err(Error::Chunk { chunk, problem });
             };
             self.pooling.pool(hidden.embeddings.view(), *from..from + tokens.len(), out.view_mut());
-            let before = |end: usize| dropped_at.partition_point(|&byte| byte < end);
+            let before = |end: usize| dropped_at.partition_point(|&(byte, ())| byte < end);
             let dropped = before(bytes.end) - before(bytes.start);
             described.push(Chunk { bytes: bytes.clone(), chars, tokens: tokens.len(), dropped });
         }
@@ -164,4 +160,16 @@ impl SentenceEncoder {
             report: hidden.report,
         })
     }
+}
+
+/// Where tokens begin, none after the next one. Two of one character may be out of order: where a normalizer makes a space
+/// and an accent of `¨`, the post-processor takes the space off, and so the first of them begins at the character's end.
+fn in_order<T>(starts: impl Iterator<Item = (usize, T)>) -> Vec<(usize, T)> {
+    let mut starts: Vec<(usize, T)> = starts.collect();
+    let mut next = usize::MAX;
+    for (byte, _) in starts.iter_mut().rev() {
+        next = next.min(*byte);
+        *byte = next;
+    }
+    starts
 }

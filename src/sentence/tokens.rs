@@ -30,7 +30,7 @@ pub struct TokenEmbeddings {
     /// `[T]`
     pub ids: Vec<u32>,
     /// `[T]`: the bytes of the text that each token stands for, `&text[range]`; none for special tokens and those of the
-    /// prompt.
+    /// prompt. A token that begins in the prompt and ends in the text stands for what it has of the text.
     pub offsets: Vec<Option<Range<usize>>>,
     /// What became of the text.
     pub report: TextReport,
@@ -174,15 +174,19 @@ impl SentenceEncoder {
     }
 }
 
+/// `bytes` of a prompt with a text after it as bytes of the text, which begins after `prompt` of them; `None` if none of them
+/// is the text's.
+pub(super) fn in_text(bytes: &Range<usize>, prompt: usize) -> Option<Range<usize>> {
+    let within = bytes.start >= prompt || bytes.end > prompt;
+    within.then(|| bytes.start.saturating_sub(prompt)..bytes.end.saturating_sub(prompt))
+}
+
 /// The `kept` tokens of each window as one text, its embeddings still zero. The first `prompt` bytes are not the text's.
 fn put_together(text: &Windows, kept: &[Range<usize>], prompt: usize, d: usize) -> TokenEmbeddings {
     let windows = || text.windows.iter().zip(kept);
     let ids = windows().flat_map(|(window, kept)| &window.ids[kept.clone()]).copied();
-    let in_text = |bytes: &Option<Range<usize>>| {
-        let Range { start, end } = bytes.clone()?;
-        Some(start.checked_sub(prompt)?..end - prompt)
-    };
-    let offsets = windows().flat_map(|(window, kept)| &window.offsets[kept.clone()]).map(in_text);
+    let offsets = windows().flat_map(|(window, kept)| &window.offsets[kept.clone()]);
+    let offsets = offsets.map(|bytes| in_text(bytes.as_ref()?, prompt));
     let ids: Vec<u32> = ids.collect();
     TokenEmbeddings {
         embeddings: Array2::zeros((ids.len(), d)),

@@ -95,7 +95,7 @@ impl Tokenizer {
         inner.with_normalizer(Some(normalizer)).map_err(wrong)?;
         inner.with_pre_tokenizer(Some(BertPreTokenizer));
         inner.with_decoder(Some(WordPieceDecoder::default()));
-        Ok(Self::new(inner, file))
+        Self::new(inner, file)
     }
 
     /// With the tokens and switches of `settings`; `saved` are the added tokens of `tokenizer.json`.
@@ -117,7 +117,7 @@ impl Tokenizer {
             }
             Class::Bert => {
                 let (sep, cls) = (token("sep_token", 3), token("cls_token", 2));
-                self.inner.with_post_processor(Some(BertProcessing::new(sep, cls)));
+                self.processor = Some(BertProcessing::new(sep, cls).into());
             }
             Class::AsSaved => {}
         }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use tokenizers::Decoder as _;
+use tokenizers::models::ModelWrapper;
 use tokenizers::tokenizer::{Encoding, PostProcessor};
 
 use super::Tokenizer;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 pub(crate) struct Located {
     /// `[T]`
     pub(crate) ids: Vec<u32>,
-    /// `[T]`; `None` for the special tokens put around the text.
+    /// `[T]`; `None` for the special tokens put around the text. Empty if places were not asked for.
     pub(crate) places: Vec<Option<Place>>,
 }
 
@@ -29,7 +30,95 @@ pub(crate) struct Place {
     pub(crate) word: Option<u32>,
 }
 
+/// The pieces of a text, or some of them, as the post-processor takes them.
+#[derive(Debug, Clone)]
+pub(super) struct Pieces<'c> {
+    pub(super) encoding: Encoding,
+    /// Those of the text, if places are asked for; then offsets count characters, as in the reference, and not bytes: the
+    /// post-processor takes off them how many characters of white space a token has at its ends.
+    pub(super) characters: Option<&'c Characters>,
+}
+
+impl Pieces<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.encoding.len()
+    }
+}
+
+/// Where the characters of a text begin, in bytes, and where the last one ends.
+#[derive(Debug)]
+pub(super) struct Characters(Vec<usize>);
+
+impl Characters {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect())
+    }
+
+    /// The bytes of the characters `start..end`, as far as there are so many.
+    fn bytes(&self, (start, end): (usize, usize)) -> Range<usize> {
+        let byte = |character: usize| self.0[character.min(self.0.len() - 1)];
+        byte(start)..byte(end.max(start))
+    }
+}
+
 impl Tokenizer {
+    /// The pieces of `text`, to be located if its `characters` are given.
+    pub(super) fn pieces_of<'c>(
+        &self,
+        text: &str,
+        characters: Option<&'c Characters>,
+    ) -> tokenizers::Result<Pieces<'c>> {
+        let encoding = match characters {
+            None => self.pieces(text),
+            // Characters are bytes here, and the table with an entry for each byte is saved that is made where they are not.
+            Some(_) if text.is_ascii() => self.guarded(|| self.inner.encode(text, false)),
+            Some(_) => self.guarded(|| self.inner.encode_char_offsets(text, false)),
+        };
+        Ok(Pieces { encoding: encoding?, characters })
+    }
+
+    /// `first`, and perhaps `second`, with the special tokens around them.
+    pub(super) fn surround(
+        &self,
+        first: Encoding,
+        second: Option<Encoding>,
+    ) -> tokenizers::Result<Encoding> {
+        match &self.processor {
+            Some(processor) => {
+                self.guarded(|| processor.process(first, second, self.adds_special_tokens))
+            }
+            None => Ok(Encoding::merge(std::iter::once(first).chain(second), false)),
+        }
+    }
+
+    /// `first`, and perhaps `second`, with the special tokens around them, and where each token stands.
+    pub(super) fn locate<'c>(
+        &self,
+        mut first: Pieces<'c>,
+        mut second: Option<Pieces<'c>>,
+    ) -> tokenizers::Result<Located> {
+        if first.characters.is_none() {
+            let encoding = self.surround(first.encoding, second.map(|second| second.encoding))?;
+            return Ok(Located { ids: encoding.get_ids().to_vec(), places: Vec::new() });
+        }
+        // Which piece a token is, its word tells: each piece has a number there on its way through the post-processor. Special
+        // tokens have no word, and of the ranges of the two texts not every post-processor keeps account.
+        let mut pieces = Vec::new();
+        for (sequence, part) in std::iter::once(&mut first).chain(&mut second).enumerate() {
+            for word in part.encoding.get_word_ids_mut() {
+                let number = pieces.len() as u32;
+                pieces.push((sequence, part.characters, word.replace(number)));
+            }
+        }
+        let encoding = self.surround(first.encoding, second.map(|second| second.encoding))?;
+        let tokens = encoding.get_word_ids().iter().zip(encoding.get_offsets());
+        let places = tokens.map(|(number, &offsets)| {
+            let &(sequence, characters, word) = pieces.get((*number)? as usize)?;
+            Some(Place { sequence, range: characters?.bytes(offsets), word })
+        });
+        Ok(Located { places: places.collect(), ids: encoding.get_ids().to_vec() })
+    }
+
     /// The tokens of `<s> text </s>` if `second` is `None`, else of `<s> first </s> </s> second </s>`. If there are more
     /// than `max_tokens`, the last text is cut into windows of as many of its tokens as there is room for; each has the
     /// last tokens of the one before it again (see [`WindowOptions`]), and the first text and all special tokens too. `text` is the
@@ -49,14 +138,15 @@ impl Tokenizer {
     ) -> Result<Vec<Located>> {
         let failed =
             |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
-        let texts = [Some(first), second];
-        let pieces = |text: &str| self.inner.encode(text, false).map_err(failed);
-        let (first, second) = (pieces(first)?, second.map(pieces).transpose()?);
         let (fixed, last) = match second {
             Some(second) => (Some(first), second),
             None => (None, first),
         };
-        let taken = self.special_tokens(fixed.is_some()) + fixed.as_ref().map_or(0, Encoding::len);
+        let characters = (fixed.map(Characters::new), Characters::new(last));
+        let fixed = fixed.map(|fixed| self.pieces_of(fixed, characters.0.as_ref()));
+        let fixed = fixed.transpose().map_err(failed)?;
+        let last = self.pieces_of(last, Some(&characters.1)).map_err(failed)?;
+        let taken = self.special_tokens(fixed.is_some()) + fixed.as_ref().map_or(0, Pieces::len);
         let room = max_tokens.saturating_sub(taken);
         let parts = if last.len() <= room {
             vec![last]
@@ -83,38 +173,11 @@ impl Tokenizer {
             }
             cut(&last, 0, room, overlap).map(|(_, part)| part).collect()
         };
-        parts
-            .into_iter()
-            .map(|part| self.locate(texts, fixed.clone(), part).map_err(failed))
-            .collect()
-    }
-
-    /// `first` and `last`, pieces of `texts`, with the special tokens around them.
-    fn locate(
-        &self,
-        texts: [Option<&str>; 2],
-        first: Option<Encoding>,
-        last: Encoding,
-    ) -> tokenizers::Result<Located> {
-        let mut parts: Vec<Encoding> = first.into_iter().chain([last]).collect();
-        for (sequence, part) in parts.iter_mut().enumerate() {
-            part.set_sequence_id(sequence);
-        }
-        let encoding = match self.inner.get_post_processor() {
-            Some(processor) => {
-                let mut parts = parts.into_iter();
-                let first = parts.next().unwrap_or_default();
-                processor.process(first, parts.next(), true)?
-            }
-            None => Encoding::merge(parts, false),
+        let locate = |last| match fixed.clone() {
+            Some(fixed) => self.locate(fixed, Some(last)),
+            None => self.locate(last, None),
         };
-        let places = encoding.get_sequence_ids().into_iter().zip(encoding.get_offsets());
-        let places =
-            places.zip(encoding.get_word_ids()).map(|((sequence, &(start, end)), &word)| {
-                let text = texts.get(sequence?).copied().flatten()?;
-                Some(Place { sequence: sequence?, range: whole_characters(text, start, end), word })
-            });
-        Ok(Located { places: places.collect(), ids: encoding.get_ids().to_vec() })
+        parts.into_iter().map(|part| locate(part).map_err(failed)).collect()
     }
 
     /// The id of the token `token`, if the vocabulary has it.
@@ -122,29 +185,31 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// Whether a piece that goes on with a word looks like one, as `##ing` does.
+    pub(crate) fn marks_subwords(&self) -> bool {
+        let prefix = match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => Some(&model.continuing_subword_prefix),
+            ModelWrapper::BPE(model) => model.continuing_subword_prefix.as_ref(),
+            ModelWrapper::WordLevel(_) | ModelWrapper::Unigram(_) => None,
+        };
+        prefix.is_some_and(|prefix| !prefix.is_empty())
+    }
+
     /// The text that `ids` stand for, by the tokenizer's own decoder and nothing after it.
     pub(crate) fn decode_plain(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special_tokens)
+        self.guarded(|| self.inner.decode(ids, skip_special_tokens))
             .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() })
     }
 
     /// `tokens` as one string, pieces of a word joined: `convert_tokens_to_string` of transformers.
     pub(crate) fn join(&self, tokens: Vec<String>) -> Result<String> {
         match self.inner.get_decoder() {
-            Some(decoder) => decoder
-                .decode(tokens)
+            Some(decoder) => self
+                .guarded(|| decoder.decode(tokens))
                 .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() }),
             None => Ok(tokens.join(" ")),
         }
     }
-}
-
-/// `start..end`, widened to whole characters: a byte-level tokenizer may cut inside of one.
-fn whole_characters(text: &str, start: usize, end: usize) -> Range<usize> {
-    let start = (0..=start.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-    let end = (end..text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
-    start..end.max(start)
 }
 
 /// How [`Tokenizer::located_windows`] cuts, and the names that the caller's options have in errors.

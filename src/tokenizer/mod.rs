@@ -10,12 +10,14 @@ mod settings;
 mod special;
 mod windows;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::tokenizer::{
     Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
     truncate_encodings,
@@ -71,7 +73,11 @@ impl AsRef<[u32]> for Tokens {
 /// ```
 #[derive(Debug)]
 pub struct Tokenizer {
+    /// Makes pieces of a text, and nothing more: it has no post-processor.
     inner: tokenizers::Tokenizer,
+    /// Puts special tokens around pieces, and takes the white space off their offsets. Apart from `inner`, which would run
+    /// it on a text's pieces before they are cut, and so a second time where it runs once.
+    processor: Option<PostProcessorWrapper>,
     file: String,
     /// The end at which a text that is too long is cut.
     truncation: TruncationDirection,
@@ -126,17 +132,21 @@ impl Tokenizer {
             serde_json::from_slice(json.as_ref()).map_err(|error| wrong(error.to_string()))?;
         check_components(&value).map_err(wrong)?;
         let inner = guard(|| tokenizers::Tokenizer::from_bytes(json.as_ref())).map_err(wrong)?;
-        let truncation = inner.get_truncation().map(|saved| saved.direction).unwrap_or_default();
-        let mut tokenizer = Self { truncation, ..Self::new(inner, file.to_owned()) };
-        tokenizer.inner.with_padding(None);
-        tokenizer.inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-        Ok(tokenizer)
+        Self::new(inner, file.to_owned())
     }
 
     /// What all ways of making a tokenizer share: nothing is padded, and cutting is up to the caller.
-    fn new(inner: tokenizers::Tokenizer, file: String) -> Self {
-        let (truncation, special_ids, spare_ids) = Default::default();
-        Self { inner, file, truncation, special_ids, spare_ids, adds_special_tokens: true }
+    fn new(mut inner: tokenizers::Tokenizer, file: String) -> Result<Self> {
+        let truncation = inner.get_truncation().map(|saved| saved.direction).unwrap_or_default();
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| Error::Tokenizer { file: file.clone(), problem: error.to_string() })?;
+        let processor = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        let (special_ids, spare_ids) = Default::default();
+        let adds_special_tokens = true;
+        Ok(Self { inner, processor, file, truncation, special_ids, spare_ids, adds_special_tokens })
     }
 
     /// Lower-cases every text before anything else is done to it (`do_lower_case` of `sentence_bert_config.json`). By a
@@ -271,8 +281,7 @@ impl Tokenizer {
     ///
     /// [`Error::Tokenize`] if the decoder refuses them.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special_tokens)
+        self.guarded(|| self.inner.decode(ids, skip_special_tokens))
             .map(|text| clean_up(&text))
             .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() })
     }
@@ -287,7 +296,7 @@ impl Tokenizer {
     /// ```
     #[must_use]
     pub fn special_tokens(&self, pair: bool) -> usize {
-        let processor = self.inner.get_post_processor().filter(|_| self.adds_special_tokens);
+        let processor = self.processor.as_ref().filter(|_| self.adds_special_tokens);
         processor.map_or(0, |processor| processor.added_tokens(pair))
     }
 
@@ -319,12 +328,7 @@ impl Tokenizer {
         // What was cut off is kept in pieces, which the post-processor would combine, each of one text with each of the other.
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
-        let encoding = match self.inner.get_post_processor() {
-            Some(processor) => {
-                processor.process(first, second, self.adds_special_tokens).map_err(failed)?
-            }
-            None => Encoding::merge(std::iter::once(first).chain(second), false),
-        };
+        let encoding = self.surround(first, second).map_err(failed)?;
         Ok(Tokens { ids: encoding.get_ids().to_vec(), dropped: content.saturating_sub(room) })
     }
 
@@ -337,9 +341,15 @@ impl Tokenizer {
         })
     }
 
+    /// Runs `work` of the tokenizers crate, which panics at some files when it comes to a text.
+    fn guarded<T>(&self, work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+        catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|panic| Err(format!("`{}`: {}", self.file, told(&*panic)).into()))
+    }
+
     /// The word pieces of a text, without special tokens around them.
     fn pieces(&self, text: &str) -> tokenizers::Result<Encoding> {
-        self.inner.encode_fast(text, false)
+        self.guarded(|| self.inner.encode_fast(text, false))
     }
 }
 
@@ -375,14 +385,16 @@ fn clean_up(text: &str) -> String {
         .fold(text.to_owned(), |text, spaced| text.replace(spaced, spaced.trim()))
 }
 
-/// Runs what a tokenizer file controls in a crate that panics at some of them.
+/// Runs `work` that reads a tokenizer file, which panics at some of them.
 fn guard<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
-        Err(panic) => {
-            let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
-            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(format!("the tokenizers crate panicked: {}", message.unwrap_or_default()))
-        }
-    }
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|panic| told(&*panic))?
+        .map_err(|error| error.to_string())
+}
+
+/// What the tokenizers crate said when it panicked.
+fn told(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the tokenizers crate panicked at it: {}", text.unwrap_or("no reason given"))
 }

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use tokenizers::tokenizer::{Encoding, PostProcessor, TruncationDirection};
+use tokenizers::tokenizer::{Encoding, TruncationDirection};
 
 use super::Tokenizer;
+use super::located::{Characters, Located, Pieces};
 use crate::error::{Error, Result};
 
 /// How texts are made to fit a model.
@@ -37,8 +38,8 @@ pub(crate) struct Windows {
     pub(crate) windows: Vec<Window>,
     /// Pieces of the text that are in no window.
     pub(crate) dropped: usize,
-    /// `[dropped]`: the bytes at which they begin, in order. Empty if offsets were not asked for.
-    pub(crate) dropped_at: Vec<usize>,
+    /// `[dropped]`: the bytes that each of them stands for. Empty if offsets were not asked for.
+    pub(crate) dropped_at: Vec<Range<usize>>,
 }
 
 /// A stretch of a text with special tokens, and the prompt, around it.
@@ -50,7 +51,7 @@ pub(crate) struct Window {
     pub(crate) offsets: Vec<Option<Range<usize>>>,
     /// Which of the text's pieces are in this window, the repeated prompt aside.
     pub(crate) pieces: Range<usize>,
-    /// The token that the first of them is.
+    /// The token that the first of them is. 0 if offsets were not asked for.
     pub(crate) start: usize,
 }
 
@@ -76,7 +77,10 @@ impl Windows {
             let (shared, end) = (of(w + 1).pieces.start, of(w).pieces.end);
             shared + (end - shared) / 2
         };
-        let token = |w: usize, piece: usize| of(w).start + piece - of(w).pieces.start;
+        let token = |w: usize, piece: usize| {
+            // A template may leave the text out.
+            (of(w).start + piece - of(w).pieces.start).min(of(w).ids.len())
+        };
         let last = self.windows.len() - 1;
         (0..=last)
             .map(|w| {
@@ -94,30 +98,28 @@ impl Tokenizer {
         let room = self.room(fit.max_tokens, false)?;
         let failed =
             |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
-        let pieces = if fit.offsets {
-            self.inner.encode(content, false)
-        } else {
-            self.inner.encode_fast(content, false)
-        };
-        let pieces = pieces.map_err(failed)?;
+        let characters = fit.offsets.then(|| Characters::new(content));
+        let pieces = self.pieces_of(content, characters.as_ref()).map_err(failed)?;
         let total = pieces.len();
         let (mut dropped, mut dropped_at) = (0, Vec::new());
         let windows = match fit.excess {
-            _ if total <= room => vec![self.window(pieces, 0, 0..total, fit.offsets)],
+            _ if total <= room => vec![self.window(pieces, 0, 0..total)],
             Excess::Cut => {
                 dropped = total - room;
-                let (kept, cut) = match self.truncation {
+                let (kept, cut_off) = match self.truncation {
                     TruncationDirection::Right => (0..room, room..total),
                     TruncationDirection::Left => (dropped..total, 0..dropped),
                 };
                 if fit.offsets {
-                    dropped_at = pieces.get_offsets()[cut].iter().map(|bytes| bytes.0).collect();
+                    let cut_off = self.locate(part(&pieces, 0, cut_off), None).map_err(failed)?;
+                    let places = cut_off.places.into_iter().flatten();
+                    dropped_at = places.map(|place| place.range).collect();
                 }
-                vec![self.window(part(&pieces, 0, kept.clone()), 0, kept, fit.offsets)]
+                vec![self.window(part(&pieces, 0, kept.clone()), 0, kept)]
             }
             Excess::Windows { stride, prompt } => {
                 cut(&pieces, prompt, room.saturating_sub(prompt), stride)
-                    .map(|(range, part)| self.window(part, prompt, range, fit.offsets))
+                    .map(|(range, part)| self.window(part, prompt, range))
                     .collect()
             }
         };
@@ -127,7 +129,7 @@ impl Tokenizer {
 
     /// How many pieces `content` has.
     pub(crate) fn count(&self, content: &str) -> Result<usize> {
-        match self.inner.encode_fast(content, false) {
+        match self.pieces(content) {
             Ok(pieces) => Ok(pieces.len()),
             Err(error) => Err(Error::Tokenize { text: 0, problem: error.to_string() }),
         }
@@ -136,36 +138,25 @@ impl Tokenizer {
     /// Puts the special tokens around `part`: `prompt` pieces that every window has, then the `pieces` of the text.
     fn window(
         &self,
-        part: Encoding,
+        part: Pieces<'_>,
         prompt: usize,
         pieces: Range<usize>,
-        offsets: bool,
     ) -> tokenizers::Result<Window> {
-        // Not those that the post-processor returns: it takes white space off their ends, and has done so once already.
-        let stands = if offsets { part.get_offsets().to_vec() } else { Vec::new() };
-        let encoding = match self.inner.get_post_processor() {
-            Some(processor) => processor.process(part, None, self.adds_special_tokens)?,
-            None => part,
-        };
-        let (ids, of_text) = (encoding.get_ids().to_vec(), encoding.get_sequence_ids());
-        let first = of_text.iter().position(Option::is_some).unwrap_or(ids.len());
-        let mut stands = stands.into_iter().map(|(start, end)| start..end);
-        let offsets = match offsets {
-            true => of_text.iter().map(|of_text| of_text.and_then(|_| stands.next())).collect(),
-            false => Vec::new(),
-        };
+        let Located { ids, places } = self.locate(part, None)?;
+        let first = places.iter().position(Option::is_some).unwrap_or(places.len());
+        let offsets = places.into_iter().map(|place| place.map(|place| place.range)).collect();
         Ok(Window { ids, offsets, pieces, start: first + prompt })
     }
 }
 
 /// `pieces` in parts of `room`, each beginning `stride` before the end of the one before it, as ranges and with the first
 /// `prompt` pieces before them, which no range has. `stride` must be less than `room`.
-pub(super) fn cut(
-    pieces: &Encoding,
+pub(super) fn cut<'c>(
+    pieces: &Pieces<'c>,
     prompt: usize,
     room: usize,
     stride: usize,
-) -> impl Iterator<Item = (Range<usize>, Encoding)> {
+) -> impl Iterator<Item = (Range<usize>, Pieces<'c>)> {
     steps(prompt..pieces.len(), room, stride)
         .map(move |range| (range.clone(), part(pieces, prompt, range)))
 }
@@ -181,16 +172,16 @@ fn steps(all: Range<usize>, room: usize, stride: usize) -> impl Iterator<Item = 
 }
 
 /// The first `prompt` pieces, then those in `range`.
-fn part(pieces: &Encoding, prompt: usize, range: Range<usize>) -> Encoding {
+fn part<'c>(pieces: &Pieces<'c>, prompt: usize, range: Range<usize>) -> Pieces<'c> {
     fn select<T: Clone>(of: &[T], prompt: usize, range: &Range<usize>) -> Vec<T> {
         [&of[..prompt], &of[range.clone()]].concat()
     }
     macro_rules! select {
         ($field:ident) => {
-            select(pieces.$field(), prompt, &range)
+            select(pieces.encoding.$field(), prompt, &range)
         };
     }
-    Encoding::new(
+    let encoding = Encoding::new(
         select!(get_ids),
         select!(get_type_ids),
         select!(get_tokens),
@@ -200,7 +191,8 @@ fn part(pieces: &Encoding, prompt: usize, range: Range<usize>) -> Encoding {
         select!(get_attention_mask),
         Vec::new(),
         Default::default(),
-    )
+    );
+    Pieces { encoding, ..*pieces }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(super) fn aggregate(
                     label,
                     score,
                     word: join(word.iter().map(|piece| piece.word.clone()).collect())?,
-                    range: word[0].range.start..word[word.len() - 1].range.end,
+                    range: span(&word[0].range, &word[word.len() - 1].range),
                     index: None,
                 })
             })
@@ -104,9 +104,14 @@ fn entity(group: &[Tagged], join: impl Fn(Vec<String>) -> Result<String>) -> Res
         label: label.split_once('-').map_or(label.as_str(), |(_, name)| name).to_owned(),
         score: group.iter().map(|part| part.score).sum::<f64>() / group.len() as f64,
         word: join(group.iter().map(|part| part.word.clone()).collect())?,
-        range: group[0].range.start..group[group.len() - 1].range.end,
+        range: span(&group[0].range, &group[group.len() - 1].range),
         index: None,
     })
+}
+
+/// From `first` to `last`; empty if the last ends before the first begins, as two tokens of one character may.
+fn span(first: &Range<usize>, last: &Range<usize>) -> Range<usize> {
+    first.start..last.end.max(first.start)
 }
 
 /// Of entities that overlap, as those of overlapping windows do, the longest, and of equally long ones the likeliest.

@@ -41,7 +41,8 @@ pub struct TokenClassification {
 ///
 /// All but [`None`](Self::None) join neighbours of the same tag, which is the label without `B-` or `I-`; a label with `B-`
 /// begins an entity. An entity's score is the mean of those that were joined. As in the pipeline, a token begins a word if it
-/// has as many characters as the text under it, or is the unknown token.
+/// has as many characters as the text under it, or is the unknown token; with a tokenizer that does not mark the pieces within
+/// a word (`##ing`), if there is a space at its beginning or before it.
 ///
 /// ```
 /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
@@ -312,6 +313,7 @@ impl TokenClassification {
     fn pieces(&self, text: &str, window: &Located, logits: ArrayView2<f32>) -> Vec<Piece> {
         let tokenizer = &self.backbone.tokenizer;
         let unknown = tokenizer.token_id(&self.backbone.special.unk);
+        let marks_subwords = tokenizer.marks_subwords();
         let tokens = window.ids.iter().zip(&window.places).zip(logits.rows()).enumerate();
         tokens
             .filter_map(|(index, ((&id, place), logits))| {
@@ -319,8 +321,12 @@ impl TokenClassification {
                 let under = &text[range.clone()];
                 let token = tokenizer.token(id).unwrap_or_default();
                 let is_unknown = Some(id) == unknown;
+                let within_word = match marks_subwords {
+                    true => token.chars().count() != under.chars().count(),
+                    false => no_space_at(text, range.start),
+                };
                 Some(Piece {
-                    is_subword: !is_unknown && token.chars().count() != under.chars().count(),
+                    is_subword: !is_unknown && within_word,
                     word: if is_unknown { under.to_owned() } else { token },
                     scores: softmax(logits),
                     range,
@@ -329,6 +335,12 @@ impl TokenClassification {
             })
             .collect()
     }
+}
+
+/// Whether `byte` of `text` has a character before it, and no space stands on either side.
+fn no_space_at(text: &str, byte: usize) -> bool {
+    let (before, after) = text.split_at(byte);
+    byte > 0 && !before.ends_with(' ') && !after.starts_with(' ')
 }
 
 impl From<Tagged> for Entity {
