@@ -1,8 +1,10 @@
 //! [`Config`]: the model's `config.json`, validated when it is read.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files::parse_json;
 use crate::kernels::activation::Activation;
 
 /// Buckets of the relative-position table. The reference always sorts distances into 32 buckets, whatever
@@ -14,8 +16,9 @@ pub(crate) const PADDING_ID: u32 = 1;
 
 /// The sizes of an MPNet encoder: `config.json`.
 ///
-/// Fields have the names of the file. Unknown fields of the file are ignored, as are those that only matter in
-/// training.
+/// Fields have the names of the file; one that is missing has the default of transformers' `MPNetConfig`. Fields that do
+/// not change what the model computes are ignored, as are those that only matter in training. Those that would change it,
+/// and are not supported, are an error.
 ///
 /// ```
 /// let config = mpnet::Config::from_json(
@@ -47,17 +50,25 @@ pub struct Config {
     pub layer_norm_eps: f32,
     /// Rows of the position table; two more than the longest text (see [`Config::max_tokens`]).
     pub max_position_embeddings: usize,
+    /// Whether the decoder of a masked language model and the word embeddings are one tensor, which a checkpoint may hold
+    /// under either name.
+    pub tie_word_embeddings: bool,
 }
 
 impl Activation {
-    /// The activation that `config.json` calls `name`.
+    /// The activation that `config.json` calls `name`. The names of `GeluTanh` are those of several ways to compute the
+    /// same function.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" | "gelu_python" => Self::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Self::GeluTanh,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate"
+            | "gelu_python_tanh" => Self::GeluTanh,
             "relu" => Self::Relu,
+            "leaky_relu" => Self::LeakyRelu,
             "silu" | "swish" => Self::Silu,
+            "sigmoid" => Self::Sigmoid,
             "tanh" => Self::Tanh,
+            "linear" => Self::Identity,
             _ => return None,
         })
     }
@@ -77,8 +88,9 @@ impl Activation {
     }
 }
 
-/// `config.json` as it is written; what may be missing is an `Option`.
+/// `config.json` as it is written.
 #[derive(Deserialize)]
+#[serde(default)]
 struct RawConfig {
     vocab_size: usize,
     hidden_size: usize,
@@ -89,12 +101,75 @@ struct RawConfig {
     layer_norm_eps: Option<f64>,
     max_position_embeddings: Option<usize>,
     relative_attention_num_buckets: Option<usize>,
+    tie_word_embeddings: Option<bool>,
 }
 
-/// Read before the rest, so that another architecture is named as such and not by its first missing field.
-#[derive(Deserialize)]
-struct ModelType {
-    model_type: String,
+impl Default for RawConfig {
+    /// Those of the base model, as the reference has them.
+    fn default() -> Self {
+        Self {
+            vocab_size: 30_527,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: None,
+            layer_norm_eps: None,
+            max_position_embeddings: None,
+            relative_attention_num_buckets: None,
+            tie_word_embeddings: None,
+        }
+    }
+}
+
+/// Fields that change what transformers loads or computes, and why they are not followed.
+const REFUSED: [(&str, &str); 6] = [
+    (
+        "quantization_config",
+        "quantised weights are not supported; save the model without quantisation",
+    ),
+    (
+        "transformers_weights",
+        "weights are read from model.safetensors or its index; give the file that name",
+    ),
+    (
+        "configuration_files",
+        "only config.json is read; put the configuration that transformers takes in its place",
+    ),
+    ("per_layer_config", "all layers must have the same configuration"),
+    ("fusion_config", "fused modules are not supported"),
+    ("attribute_map", "fields must have their own names"),
+];
+
+/// Fails if one of [`REFUSED`] is set. Empty ones are not.
+fn refuse_fields(fields: &Map<String, Value>, file: &str) -> Result<()> {
+    let is_set = |value: &Value| match value {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    };
+    let set = |(field, _): &&(&str, &str)| fields.get(*field).is_some_and(is_set);
+    match REFUSED.iter().find(set) {
+        Some((field, problem)) => Err(Error::Field {
+            file: file.to_owned(),
+            field: (*field).to_owned(),
+            problem: (*problem).to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Warns if Python would load the weights in half precision, and so give coarser numbers.
+fn warn_of_precision(fields: &Map<String, Value>, file: &str) {
+    let dtype = ["dtype", "torch_dtype"].iter().find_map(|field| fields.get(*field)?.as_str());
+    if let Some(dtype) = dtype.filter(|dtype| !matches!(*dtype, "float32" | "float64")) {
+        tracing::warn!(
+            file,
+            dtype,
+            "Python computes in this type; here the same weights are computed with in f32"
+        );
+    }
 }
 
 impl Config {
@@ -109,16 +184,19 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] if it is not JSON or a required field is missing, [`Error::Architecture`] if `model_type`
-    /// is not `mpnet`, [`Error::Field`] if a value makes no sense or is not supported.
+    /// [`Error::Json`] if it is not JSON, a field has the wrong type, or `model_type` is missing; [`Error::Architecture`]
+    /// if that is not `mpnet`, [`Error::Field`] if a value makes no sense or is not supported.
     pub fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
-        let invalid = |source| Error::Json { file: file.to_owned(), source };
-        let ModelType { model_type } = serde_json::from_slice(json.as_ref()).map_err(invalid)?;
+        let json = json.as_ref();
+        // Before the rest, so that another architecture is named as such and not by a field that it has otherwise.
+        let ModelType { model_type } = parse_json(json, file)?;
         if model_type != "mpnet" {
             return Err(Error::Architecture { file: file.to_owned(), found: model_type });
         }
-        let raw: RawConfig = serde_json::from_slice(json.as_ref()).map_err(invalid)?;
-        raw.validate(file)
+        let fields: Map<String, Value> = parse_json(json, file)?;
+        refuse_fields(&fields, file)?;
+        warn_of_precision(&fields, file);
+        parse_json::<RawConfig>(json, file)?.validate(file)
     }
 
     /// Width of one attention head, `K = D / H`.
@@ -178,7 +256,9 @@ impl RawConfig {
         let Some(hidden_act) = Activation::from_name(name) else {
             return wrong(
                 "hidden_act",
-                format!("`{name}` is not supported; gelu, gelu_new, relu, silu and tanh are"),
+                format!(
+                    "`{name}` is not supported; gelu, gelu_new, relu, leaky_relu, silu, sigmoid, tanh and linear are"
+                ),
             );
         };
         let layer_norm_eps = self.layer_norm_eps.unwrap_or_else(|| {
@@ -221,8 +301,15 @@ impl RawConfig {
             hidden_act,
             layer_norm_eps: layer_norm_eps as f32,
             max_position_embeddings,
+            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(true),
         })
     }
+}
+
+/// What must be there whatever the architecture.
+#[derive(Deserialize)]
+struct ModelType {
+    model_type: String,
 }
 
 #[cfg(test)]
@@ -251,6 +338,24 @@ mod tests {
         assert_eq!(config.max_position_embeddings, 512);
     }
 
+    /// The defaults of `MPNetConfig` in transformers 5.23.
+    #[test]
+    fn a_missing_field_is_that_of_the_base_model() {
+        let config = Config::from_json(r#"{"model_type": "mpnet"}"#, "config.json").unwrap();
+        let want = Config {
+            vocab_size: 30_527,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            layer_norm_eps: 1e-12,
+            max_position_embeddings: 512,
+            tie_word_embeddings: true,
+        };
+        assert_eq!(config, want);
+    }
+
     #[test]
     fn every_spelling_of_an_activation_is_known() {
         for (name, want) in [
@@ -259,6 +364,11 @@ mod tests {
             ("gelu_new", Activation::GeluTanh),
             ("gelu_pytorch_tanh", Activation::GeluTanh),
             ("gelu_fast", Activation::GeluTanh),
+            ("gelu_accurate", Activation::GeluTanh),
+            ("gelu_python_tanh", Activation::GeluTanh),
+            ("leaky_relu", Activation::LeakyRelu),
+            ("sigmoid", Activation::Sigmoid),
+            ("linear", Activation::Identity),
             ("relu", Activation::Relu),
             ("silu", Activation::Silu),
             ("swish", Activation::Silu),
@@ -290,7 +400,18 @@ mod tests {
                 "{field} = {value}: {error}"
             );
         }
+        for field in REFUSED.map(|(field, _)| field) {
+            let value = serde_json::json!({"0": {"hidden_act": "relu"}});
+            let error = with(field, value).unwrap_err();
+            assert!(
+                matches!(&error, Error::Field { field: named, .. } if named == field),
+                "{error}"
+            );
+            assert!(with(field, serde_json::json!({})).is_ok() && with(field, Value::Null).is_ok());
+        }
         assert!(matches!(with("vocab_size", (-1).into()), Err(Error::Json { .. })));
+        assert!(matches!(with("vocab_size", Value::Null), Err(Error::Json { .. })));
+        assert!(matches!(with("vocab_size", 100.0.into()), Err(Error::Json { .. })));
         assert!(matches!(with("vocab_size", "many".into()), Err(Error::Json { .. })));
     }
 

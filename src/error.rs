@@ -99,6 +99,27 @@ pub enum Error {
         problem: String,
     },
 
+    /// The directory holds an adapter, which has to be merged into the model that it belongs to.
+    #[error(
+        "`{file}`: a PEFT adapter is not applied here, and the weights without it are another model; in Python, merge it \
+         (model.merge_and_unload()), save the result with save_pretrained and load that"
+    )]
+    Adapter {
+        /// The adapter's configuration.
+        file: String,
+    },
+
+    /// In the place of a file stands what git-lfs leaves there if it has not fetched the file.
+    #[error(
+        "`{file}` is a git-lfs pointer to a file of {size} bytes, not the file itself; run `git lfs pull` where it was cloned"
+    )]
+    GitLfsPointer {
+        /// The file.
+        file: String,
+        /// The size of what should be there.
+        size: u64,
+    },
+
     /// `model.safetensors.index.json` lists a shard that cannot be right.
     #[error("`{file}`: shard `{shard}`: {problem}")]
     Shard {

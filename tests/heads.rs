@@ -74,6 +74,14 @@ fn directory(head: &str) -> Damaged {
     model
 }
 
+/// Makes of a directory of transformers one that sentence-transformers 6 has saved a cross-encoder in.
+fn save_as_cross_encoder(model: &Damaged) {
+    let class = "sentence_transformers.base.modules.transformer.Transformer";
+    let modules = serde_json::json!([{"idx": 0, "name": "0", "path": "", "type": class}]);
+    model.write("modules.json", modules.to_string()).remove("sentence_bert_config.json");
+    model.set("config_sentence_transformers.json", "model_type", "CrossEncoder".into());
+}
+
 fn masked_lm() -> MaskedLM {
     MaskedLM::from_pretrained(directory("masked_lm").path()).unwrap()
 }
@@ -354,6 +362,7 @@ fn the_activation_that_a_cross_encoder_was_saved_with() {
             model.set("config.json", field, value.clone());
         }
         if let Some(class) = case.get("activation_fn") {
+            save_as_cross_encoder(&model);
             model.set("config_sentence_transformers.json", "activation_fn", class.clone());
         }
         let head = SequenceClassification::from_pretrained(model.path()).unwrap();
@@ -791,6 +800,7 @@ fn an_activation_that_is_not_known() {
         ),
     ] {
         let model = directory("reranker");
+        save_as_cross_encoder(&model);
         model.set(file, field, value);
         let result = SequenceClassification::from_pretrained(model.path());
         assert_error!(result, Error::Field { field, .. } if field == name, "activation.Tanh", file);

@@ -1,21 +1,22 @@
 //! Names → arrays: [`Checkpoint`] holds the weight files, [`Weights`] is a place among their names.
 //!
 //! Reads `model.safetensors`, or the shards that `model.safetensors.index.json` lists, in any of the four
-//! floating-point types, aligned or not. Every array is asked for with its shape, so a file that does not fit its
+//! floating-point types, aligned or not, under any of the names that transformers knows. Every array is asked for with its shape, so a file that does not fit its
 //! configuration fails here, by tensor name.
 
 mod convert;
+mod names;
 mod packed;
 mod save;
+mod shards;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::files::{self, Bytes, ModelFiles};
@@ -26,16 +27,12 @@ use crate::kernels::memory::{Arena, Words};
 
 use packed::PackedFile;
 pub use save::WeightDtype;
+pub(crate) use shards::refuse_adapter;
+#[cfg(feature = "hub")]
+pub(crate) use shards::shard_names;
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
-
-/// The tensor that every MPNet encoder has; what stands before it is the prefix of all names.
-const PROBE: &str = "embeddings.word_embeddings.weight";
-
-/// Prefixes seen in the wild: none (an encoder saved alone), `mpnet.` (saved with a head), a whole
-/// sentence-transformers module list in one file, and the wrappers of training frameworks.
-const PREFIXES: [&str; 6] = ["", "mpnet.", "0.auto_model.", "0.model.", "model.", "module."];
 
 /// The weight files of a model, mapped and their headers checked.
 ///
@@ -54,6 +51,9 @@ pub struct Checkpoint<'a> {
     label: String,
     shards: Vec<Shard<'a>>,
     tensors: HashMap<String, Tensor>,
+    /// Names that stand for one of `tensors`: safetensors' `save_model` stores tensors that share their memory once, and
+    /// notes their other names in the header.
+    aliases: HashMap<String, String>,
     /// Where weights go that stay with the model.
     arena: Arena,
     /// Where they come from, or are to go for the next time.
@@ -82,11 +82,6 @@ impl Tensor {
     }
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl<'a> Checkpoint<'a> {
     /// Opens the weights in `directory`: `model.safetensors`, else the shards of `model.safetensors.index.json`.
     ///
@@ -101,8 +96,9 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoWeights`] if there is neither, [`Error::Safetensors`] or [`Error::Json`] if a header or the index
-    /// is damaged, [`Error::Shard`] if the index names a file outside the directory or a shard lacks a tensor.
+    /// [`Error::NoWeights`] if there is neither, [`Error::Adapter`] if there is an adapter, [`Error::GitLfsPointer`] if a
+    /// file has not been fetched, [`Error::Safetensors`] or [`Error::Json`] if a header or the index is damaged,
+    /// [`Error::Shard`] if the index names a file that is outside the directory or not there.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let files = ModelFiles::from(directory.as_ref());
         files.check()?;
@@ -129,75 +125,28 @@ impl<'a> Checkpoint<'a> {
 
     /// Opens the weights in `folder` (`""` or ending in `/`) of `files`.
     pub(crate) fn from_files(files: &ModelFiles<'a>, folder: &str) -> Result<Self> {
-        let single = format!("{folder}{WEIGHTS}");
-        let index = format!("{folder}{INDEX}");
-        if files.has(&single) {
-            Self::single(files, &single)
-        } else if files.has(&index) {
-            Self::sharded(files, folder, &index)
-        } else {
-            let problem = if files.has(&format!("{folder}pytorch_model.bin")) {
-                "pytorch_model.bin is a Python pickle, which can run code; save it as safetensors \
-                 (in Python: model.save_pretrained(path))"
-                    .to_owned()
-            } else {
-                format!("neither {WEIGHTS} nor {INDEX} is there")
-            };
-            Err(Error::NoWeights { directory: files.label(folder), problem })
+        let names = shards::weight_files(files, folder)?;
+        let opened = names.iter().map(|name| Shard::open(files, folder, name));
+        let shards: Vec<Shard> = opened.collect::<Result<_>>()?;
+        let (mut tensors, mut aliases) = (HashMap::new(), HashMap::new());
+        for (number, shard) in shards.iter().enumerate() {
+            let stored = shard.metadata.offset_keys().into_iter();
+            tensors.extend(stored.map(|name| (name, Tensor::in_shard(number))));
+            aliases.extend(
+                shard
+                    .metadata
+                    .metadata()
+                    .iter()
+                    .flatten()
+                    .map(|(name, other)| (name.clone(), other.clone())),
+            );
         }
-    }
-
-    fn single(files: &ModelFiles<'a>, name: &str) -> Result<Self> {
-        let shard = Shard::open(files, name)?;
-        let tensors = shard.metadata.offset_keys();
-        Ok(Self {
-            label: shard.file.clone(),
-            tensors: tensors.into_iter().map(|name| (name, Tensor::in_shard(0))).collect(),
-            shards: vec![shard],
-            arena: Arena::default(),
-            packed: None,
-        })
-    }
-
-    fn sharded(files: &ModelFiles<'a>, folder: &str, index: &str) -> Result<Self> {
-        let label = files.label(index);
-        let Index { weight_map } = files.json(index)?.ok_or_else(|| Error::NoWeights {
-            directory: files.label(folder),
-            problem: format!("{INDEX} has gone"),
-        })?;
-        let wrong = |shard: &str, problem: String| Error::Shard {
-            file: label.clone(),
-            shard: shard.to_owned(),
-            problem,
+        let label = match names.as_slice() {
+            [single] if single.ends_with(WEIGHTS) => files.label(single),
+            _ => files.label(&format!("{folder}{INDEX}")),
         };
-        let mut shards: Vec<Shard> = Vec::new();
-        let mut numbers: HashMap<&str, usize> = HashMap::new();
-        let mut tensors = HashMap::new();
-        for (tensor, file) in &weight_map {
-            let number = match numbers.get(file.as_str()) {
-                Some(&number) => number,
-                None => {
-                    if !is_plain_file_name(file) {
-                        return Err(wrong(file, NOT_PLAIN.to_owned()));
-                    }
-                    let name = format!("{folder}{file}");
-                    if !files.has(&name) {
-                        return Err(wrong(file, "is not there".to_owned()));
-                    }
-                    shards.push(Shard::open(files, &name)?);
-                    numbers.insert(file, shards.len() - 1);
-                    shards.len() - 1
-                }
-            };
-            if shards[number].metadata.info(tensor).is_none() {
-                return Err(wrong(
-                    file,
-                    format!("has no tensor `{tensor}`, which the index puts there"),
-                ));
-            }
-            tensors.insert(tensor.clone(), Tensor::in_shard(number));
-        }
-        Ok(Self { label, shards, tensors, arena: Arena::default(), packed: None })
+        let (arena, packed) = (Arena::default(), None);
+        Ok(Self { label, shards, tensors, aliases, arena, packed })
     }
 
     /// The names of all tensors, sorted.
@@ -236,6 +185,7 @@ impl<'a> Checkpoint<'a> {
             prefix: String::new(),
             isa: Isa::current(),
             precision: Precision::F32,
+            tied: true,
         }
     }
 
@@ -254,13 +204,9 @@ impl<'a> Checkpoint<'a> {
     /// [`Error::MissingTensor`] if they are nowhere, [`Error::Option`] if `MPNET_ISA` names no instruction set of this
     /// machine.
     pub fn encoder(&self) -> Result<Weights<'_>> {
-        let found = PREFIXES.iter().find(|p| self.tensors.contains_key(&format!("{p}{PROBE}")));
-        match found {
-            Some(prefix) => {
-                Ok(Weights { prefix: (*prefix).to_owned(), isa: Isa::detect()?, ..self.root() })
-            }
-            None => Err(self.missing(PROBE)),
-        }
+        let prefix = names::encoder_prefix(|name| self.tensors.contains_key(name))
+            .ok_or_else(|| self.missing(names::WORDS))?;
+        Ok(Weights { prefix: prefix.to_owned(), isa: Isa::detect()?, ..self.root() })
     }
 
     /// The same weights, packed ones from the file at `path` if it has them. After loading, [`save_packed`](Self::save_packed)
@@ -317,7 +263,17 @@ impl<'a> Checkpoint<'a> {
         Error::MissingTensor { name: name.to_owned(), file: format!("`{}`", self.label), found }
     }
 
-    /// The tensor `name`, its type and its bytes, if its shape is `expected`.
+    /// The name under which the tensor `name` is stored. With `tied`, the word embeddings may be those of the decoder.
+    fn locate(&self, name: &str, tied: bool) -> Option<&str> {
+        let stored = |name: &str| self.tensors.get_key_value(name).map(|(name, _)| name.as_str());
+        let spellings = names::spellings(name);
+        let own = || spellings.iter().find_map(|name| stored(name));
+        let alias = || spellings.iter().find_map(|name| stored(self.aliases.get(name)?));
+        let other = || names::spellings(names::tied_to(name)?).iter().find_map(|name| stored(name));
+        own().or_else(alias).or_else(|| if tied { other() } else { None })
+    }
+
+    /// The stored tensor `name`, its type and its bytes, if its shape is `expected`.
     fn find(&self, name: &str, expected: &[usize]) -> Result<Found<'_>> {
         let tensor = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
         tensor.used.store(true, Ordering::Relaxed);
@@ -334,7 +290,7 @@ impl<'a> Checkpoint<'a> {
         Ok(Found { file: &shard.file, dtype: info.dtype, bytes: shard.data(info) })
     }
 
-    /// Tells that the tensor `name` has been made into what stays with the model.
+    /// Tells that the stored tensor `name` has been made into what stays with the model.
     fn give_back(&self, name: &str) {
         let Some(tensor) = self.tensors.get(name) else { return };
         let shard = &self.shards[tensor.shard];
@@ -344,7 +300,7 @@ impl<'a> Checkpoint<'a> {
         }
     }
 
-    /// The tensor `name` as `f32`, row-major, if its shape is `expected`.
+    /// The stored tensor `name` as `f32`, row-major, if its shape is `expected`.
     fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let Found { file, dtype, bytes } = self.find(name, expected)?;
         convert::to_f32(dtype, bytes).ok_or_else(|| wrong_dtype(name, file, dtype))
@@ -367,7 +323,7 @@ struct Found<'c> {
 }
 
 impl<'a> Shard<'a> {
-    fn open(files: &ModelFiles<'a>, name: &str) -> Result<Self> {
+    fn open(files: &ModelFiles<'a>, folder: &str, name: &str) -> Result<Self> {
         let file = files.label(name);
         let bytes = files.map(name)?;
         // Checks the whole header: its length, and that the tensors' offsets and sizes tile the data exactly.
@@ -375,7 +331,13 @@ impl<'a> Shard<'a> {
             Ok((header, metadata)) => {
                 Ok(Self { file, data_start: size_of::<u64>() + header, metadata, bytes })
             }
-            Err(source) => Err(Error::Safetensors { file, source }),
+            Err(source) => Err(match shards::what_it_is(&bytes) {
+                Some(kind) => Error::NoWeights {
+                    directory: files.label(folder),
+                    problem: format!("`{name}` is {kind}"),
+                },
+                None => Error::Safetensors { file, source },
+            }),
         }
     }
 
@@ -383,35 +345,6 @@ impl<'a> Shard<'a> {
         let (start, end) = info.data_offsets;
         &self.bytes[self.data_start + start..self.data_start + end]
     }
-}
-
-/// The files that the index in `folder` of `files` lists.
-#[cfg(feature = "hub")]
-pub(crate) fn shard_names(
-    files: &ModelFiles,
-    folder: &str,
-) -> Result<std::collections::BTreeSet<String>> {
-    let name = format!("{folder}{INDEX}");
-    let index: Option<Index> = files.json(&name)?;
-    let shards = index.into_iter().flat_map(|index| index.weight_map.into_values()).collect();
-    for shard in &shards {
-        let shard: &String = shard;
-        if !is_plain_file_name(shard) {
-            return Err(Error::Shard {
-                file: files.label(&name),
-                shard: shard.clone(),
-                problem: NOT_PLAIN.to_owned(),
-            });
-        }
-    }
-    Ok(shards)
-}
-
-const NOT_PLAIN: &str = "must be a file name, without folders";
-
-/// A name that stays inside its directory on every operating system.
-fn is_plain_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// A place among a checkpoint's names: `weights.at("encoder").at("layer.3")` is where the names that begin with
@@ -430,6 +363,8 @@ pub struct Weights<'c> {
     prefix: String,
     isa: Isa,
     precision: Precision,
+    /// Whether the word embeddings may be those that the decoder of a masked language model is tied to.
+    tied: bool,
 }
 
 impl<'c> Weights<'c> {
@@ -505,6 +440,12 @@ impl<'c> Weights<'c> {
         self
     }
 
+    /// The same place; `tie_word_embeddings` of config.json says whether a decoder may serve as the word embeddings.
+    pub(crate) fn tied(mut self, tied: bool) -> Self {
+        self.tied = tied;
+        self
+    }
+
     /// The right-hand side of a product, packed as this place asks for it. `weight`: `[N, K]`.
     pub(crate) fn pack(&self, weight: ArrayView2<f32>) -> PackedMatrix {
         let arena = &self.checkpoint.arena;
@@ -539,7 +480,7 @@ impl<'c> Weights<'c> {
     ) -> Result<PackedMatrix> {
         let &Self { checkpoint, isa, precision, .. } = places[0];
         for place in places {
-            checkpoint.find(&place.full(name), &[rows, columns])?;
+            place.find(name, &[rows, columns])?;
         }
         let pack = || {
             let parts: Result<Vec<_>> =
@@ -548,7 +489,7 @@ impl<'c> Weights<'c> {
             let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
             let arena = &checkpoint.arena;
             let packed = PackedMatrix::weights(isa, precision, &parts, magnitudes, arena);
-            places.iter().for_each(|place| checkpoint.give_back(&place.full(name)));
+            places.iter().for_each(|place| place.give_back(name));
             Ok(packed)
         };
         let shape = (rows * places.len(), columns);
@@ -565,12 +506,12 @@ impl<'c> Weights<'c> {
     /// As [`Weights::vector`].
     pub(crate) fn table(&self, name: &str, rows: usize, columns: usize) -> Result<Words> {
         let full = self.full(name);
-        let found = self.checkpoint.find(&full, &[rows, columns])?;
+        let found = self.find(name, &[rows, columns])?;
         let read = || {
             let Found { file, dtype, bytes } = found;
             let words = convert::to_words(dtype, bytes, &self.checkpoint.arena)
                 .ok_or_else(|| wrong_dtype(&full, file, dtype))?;
-            self.checkpoint.give_back(&full);
+            self.give_back(name);
             Ok(words)
         };
         match &self.checkpoint.packed {
@@ -589,7 +530,7 @@ impl<'c> Weights<'c> {
     /// ```
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.checkpoint.tensors.contains_key(&self.full(name))
+        self.stored(name).is_some()
     }
 
     /// The tensor `name`, `[len]`.
@@ -606,7 +547,7 @@ impl<'c> Weights<'c> {
     ///
     /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::TensorDtype`], with its full name.
     pub fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>> {
-        self.checkpoint.read(&self.full(name), &[len]).map(Array1::from)
+        self.read(name, &[len]).map(Array1::from)
     }
 
     /// The tensor `name`, `[rows, columns]`.
@@ -622,7 +563,7 @@ impl<'c> Weights<'c> {
     ///
     /// As [`Weights::vector`].
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Array2<f32>> {
-        let values = self.checkpoint.read(&self.full(name), &[rows, columns])?;
+        let values = self.read(name, &[rows, columns])?;
         // A tensor without elements may have a length that no array can have.
         Array2::from_shape_vec((rows, columns), values).map_err(|_| Error::TensorShape {
             name: self.full(name),
@@ -643,7 +584,7 @@ impl<'c> Weights<'c> {
         rows: usize,
         columns: usize,
     ) -> Result<CowArray<'c, f32, Ix2>> {
-        let found = self.checkpoint.find(&self.full(name), &[rows, columns])?;
+        let found = self.find(name, &[rows, columns])?;
         let there = convert::as_f32(found.dtype, found.bytes)
             .and_then(|values| ArrayView2::from_shape((rows, columns), values).ok());
         match there {
@@ -654,5 +595,26 @@ impl<'c> Weights<'c> {
 
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// The name under which the tensor `name` of this place is stored.
+    fn stored(&self, name: &str) -> Option<&'c str> {
+        self.checkpoint.locate(&self.full(name), self.tied)
+    }
+
+    fn find(&self, name: &str, expected: &[usize]) -> Result<Found<'c>> {
+        let full = self.full(name);
+        self.checkpoint.find(self.stored(name).unwrap_or(&full), expected)
+    }
+
+    fn read(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+        let full = self.full(name);
+        self.checkpoint.read(self.stored(name).unwrap_or(&full), expected)
+    }
+
+    fn give_back(&self, name: &str) {
+        if let Some(stored) = self.stored(name) {
+            self.checkpoint.give_back(stored);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Weights → a safetensors file in another type, one tensor at a time.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensorError};
 
-use super::{Checkpoint, Found, convert};
+use super::{Checkpoint, Found, convert, names};
 use crate::error::{Error, Result};
 
 /// The type in which weights are stored in a file.
@@ -86,27 +86,33 @@ impl WeightDtype {
 }
 
 impl Checkpoint<'_> {
-    /// Writes the tensors of the MPNet encoder as the model alone has them, without prefix, heads and buffers.
-    pub(crate) fn save_encoder(&self, path: &Path, dtype: WeightDtype) -> Result<()> {
-        let prefix = self.encoder()?.prefix;
-        self.save(path, dtype, |name| {
-            let name = name.strip_prefix(&prefix)?;
-            let parts = ["embeddings.", "encoder.", "pooler."];
-            let wanted = parts.iter().any(|part| name.starts_with(part));
-            (wanted && !name.ends_with("position_ids")).then(|| with_current_names(name))
-        })
+    /// Writes the tensors of the MPNet encoder as the model alone has them, without prefix, heads and buffers. `tied`:
+    /// `tie_word_embeddings` of config.json.
+    pub(crate) fn save_encoder(&self, path: &Path, dtype: WeightDtype, tied: bool) -> Result<()> {
+        let encoder = self.encoder()?.tied(tied);
+        let stored = self.tensors.keys().chain(self.aliases.keys());
+        let names: BTreeSet<String> = stored
+            .filter_map(|name| names::in_encoder(name, &encoder.prefix))
+            .chain([names::WORDS.to_owned()])
+            .collect();
+        let place = |name: String| match encoder.stored(&name) {
+            Some(stored) => Ok((stored, name)),
+            None => Err(self.missing(&encoder.full(&name))),
+        };
+        let tensors: Result<Vec<_>> = names.into_iter().map(place).collect();
+        self.write(path, dtype, tensors?)
     }
 
-    /// Writes the tensors for which `rename` has a name.
-    pub(crate) fn save(
-        &self,
-        path: &Path,
-        dtype: WeightDtype,
-        rename: impl Fn(&str) -> Option<String>,
-    ) -> Result<()> {
+    /// Writes the tensors as they are.
+    pub(crate) fn save(&self, path: &Path, dtype: WeightDtype) -> Result<()> {
+        let tensors = self.names().into_iter().map(|name| (name, name.to_owned()));
+        self.write(path, dtype, tensors.collect())
+    }
+
+    /// Writes tensors, each by the name it is stored under and the name it is to have.
+    fn write(&self, path: &Path, dtype: WeightDtype, names: Vec<(&str, String)>) -> Result<()> {
         let mut tensors = Vec::new();
-        for name in self.names() {
-            let Some(new) = rename(name) else { continue };
+        for (name, new) in names {
             let info =
                 self.tensors.get(name).and_then(|t| self.shards[t.shard].metadata.info(name));
             let info = info.ok_or_else(|| self.missing(name))?;
@@ -120,15 +126,6 @@ impl Checkpoint<'_> {
             SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
             source => Error::Safetensors { file: path.display().to_string(), source },
         })
-    }
-}
-
-/// Checkpoints that came from TensorFlow call the weights of a LayerNorm otherwise.
-fn with_current_names(name: &str) -> String {
-    match (name.strip_suffix("LayerNorm.gamma"), name.strip_suffix("LayerNorm.beta")) {
-        (Some(place), _) => format!("{place}LayerNorm.weight"),
-        (_, Some(place)) => format!("{place}LayerNorm.bias"),
-        _ => name.to_owned(),
     }
 }
 

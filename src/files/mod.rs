@@ -2,6 +2,7 @@
 //! it, so what can be loaded from one can be loaded from the other.
 
 mod digest;
+mod json;
 mod mmap;
 mod replace;
 mod staging;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 pub(crate) use digest::digest;
+pub(crate) use json::parse_json;
 pub(crate) use mmap::{map, map_file};
 pub(crate) use replace::replace;
 pub(crate) use staging::Staging;
@@ -149,19 +151,40 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
+    /// The names of the files that stand directly in `folder` (`""` or ending in `/`), sorted; none if it cannot be read.
+    pub(crate) fn list(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<String> = match &self.0 {
+            Source::Memory(files) => {
+                let inside = files.keys().filter_map(|name| name.strip_prefix(folder));
+                inside.filter(|name| !name.contains('/')).map(str::to_owned).collect()
+            }
+            Source::Directory(path) => {
+                let entries = std::fs::read_dir(path.join(folder)).into_iter().flatten().flatten();
+                let file = |entry: &std::fs::DirEntry| entry.path().is_file();
+                entries
+                    .filter(file)
+                    .filter_map(|entry| entry.file_name().into_string().ok())
+                    .collect()
+            }
+        };
+        names.sort_unstable();
+        names
+    }
+
     /// The whole of a small file, or `None` if it is not there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>> {
-        match &self.0 {
-            Source::Memory(files) => Ok(files.get(name).map(|&bytes| Cow::Borrowed(bytes))),
+        let bytes = match &self.0 {
+            Source::Memory(files) => files.get(name).map(|&bytes| Cow::Borrowed(bytes)),
             Source::Directory(directory) => {
                 let path = directory.join(name);
                 match read_bounded(&path) {
-                    Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-                    Err(error) if is_absent(&error) => Ok(None),
-                    Err(source) => Err(Error::Io { path, source }),
+                    Ok(bytes) => Some(Cow::Owned(bytes)),
+                    Err(error) if is_absent(&error) => None,
+                    Err(source) => return Err(Error::Io { path, source }),
                 }
             }
-        }
+        };
+        bytes.map(|bytes| self.fetched(name, bytes)).transpose()
     }
 
     /// The whole of a small file that must be there.
@@ -169,23 +192,29 @@ impl<'a> ModelFiles<'a> {
         self.read(name)?.ok_or_else(|| self.absent(name))
     }
 
-    /// A JSON file that may be missing, as `T`.
+    /// A JSON file that may be missing, as `T`, read as Python reads it.
     pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let parse = |bytes: Cow<[u8]>| {
-            serde_json::from_slice(&bytes)
-                .map_err(|source| Error::Json { file: self.label(name), source })
-        };
+        let parse = |bytes: Cow<[u8]>| parse_json(&bytes, &self.label(name));
         self.read(name)?.map(parse).transpose()
     }
 
     /// A weight file that must be there, mapped if it is on disk.
     pub(crate) fn map(&self, name: &str) -> Result<Bytes<'a>> {
-        match &self.0 {
+        let bytes = match &self.0 {
             Source::Directory(path) => mmap::map(&path.join(name)).map(Bytes::Mapped),
             Source::Memory(files) => files
                 .get(name)
                 .map(|&bytes| Bytes::Borrowed(bytes))
                 .ok_or_else(|| self.absent(name)),
+        };
+        bytes.and_then(|bytes| self.fetched(name, bytes))
+    }
+
+    /// Fails if `bytes`, of the file `name`, are what git-lfs puts in the place of a file that was not fetched.
+    fn fetched<B: std::ops::Deref<Target = [u8]>>(&self, name: &str, bytes: B) -> Result<B> {
+        match size_in_pointer(&bytes) {
+            Some(size) => Err(Error::GitLfsPointer { file: self.label(name), size }),
+            None => Ok(bytes),
         }
     }
 
@@ -195,8 +224,44 @@ impl<'a> ModelFiles<'a> {
             Source::Directory(path) => path.join(name),
             Source::Memory(_) => PathBuf::from(name),
         };
-        Error::Io { path, source: io::ErrorKind::NotFound.into() }
+        let folder = name.rfind('/').map_or("", |slash| &name[..=slash]);
+        let problem = match &name[folder.len()..] {
+            "config.json" => self.instead_of_config(folder),
+            _ => "it is not there".to_owned(),
+        };
+        Error::Io { path, source: io::Error::new(io::ErrorKind::NotFound, problem) }
     }
+
+    /// What `folder` has, if not its config.json, and what is expected of a directory.
+    fn instead_of_config(&self, folder: &str) -> String {
+        /// Names that are shown; more would not help.
+        const SHOWN: usize = 8;
+        let listed = self.list(folder);
+        let there = match &listed[..] {
+            [] => "no files".to_owned(),
+            names if names.len() > SHOWN => format!("{}, …", names[..SHOWN].join(", ")),
+            names => names.join(", "),
+        };
+        let expected = match folder {
+            "" => {
+                "a model directory, as save_pretrained of sentence-transformers or transformers writes it, has \
+                   config.json, model.safetensors and tokenizer.json; "
+            }
+            _ => "",
+        };
+        format!("it is not there; {expected}the folder has {there}")
+    }
+}
+
+/// The size that a pointer of git-lfs gives, if `bytes` are one.
+fn size_in_pointer(bytes: &[u8]) -> Option<u64> {
+    /// No pointer is longer, says its specification.
+    const LONGEST: usize = 1024;
+    if bytes.len() > LONGEST || !bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return None;
+    }
+    let size = |line: &str| line.strip_prefix("size ")?.trim_end().parse().ok();
+    std::str::from_utf8(bytes).ok()?.lines().find_map(size)
 }
 
 /// Whether Python counts the value of a field as true; an absent field is false.

@@ -59,6 +59,6 @@ fn weights(snapshot: &Snapshot, files: &ModelFiles, folder: &str) -> Result<()> 
     if !snapshot.get(&format!("{folder}{INDEX}"))? {
         return Err(snapshot.revision.wrong(&single, HubProblem::FileNotFound));
     }
-    let shards = shard_names(files, folder)?;
+    let shards = shard_names(files, folder)?.unwrap_or_default();
     shards.iter().try_for_each(|shard| snapshot.require(&format!("{folder}{shard}")))
 }

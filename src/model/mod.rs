@@ -79,6 +79,7 @@ impl Mpnet {
     /// [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::TensorShape`](crate::Error::TensorShape) or
     /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name.
     pub fn load(w: &Weights, config: &Config) -> Result<Self> {
+        let w = &w.clone().tied(config.tie_word_embeddings);
         let embeddings = Embeddings::load(&w.at("embeddings"), config)?;
         Ok(Self {
             position_bias: PositionBias::load(&w.at("encoder.relative_attention_bias"), config)?,

@@ -28,11 +28,10 @@ impl LayerNorm {
         self.gain.len()
     }
 
-    /// Reads `weight` and `bias`, `[d]` each; in files that came from TensorFlow they are `gamma` and `beta`.
+    /// Reads `weight` and `bias`, `[d]` each.
     pub(crate) fn load(w: &Weights, d: usize, eps: f32) -> Result<Self> {
-        let old = w.has("gamma") && !w.has("weight");
-        let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
-        Ok(Self { gain: w.vector(gain, d)?, bias: w.vector(bias, d)?, eps, isa: w.isa() })
+        let (gain, bias) = (w.vector("weight", d)?, w.vector("bias", d)?);
+        Ok(Self { gain, bias, eps, isa: w.isa() })
     }
 
     /// How large the columns of its result are, `[D]`: three standard deviations from 0, the mean counted.

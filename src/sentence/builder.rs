@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::SentenceEncoder;
+use super::kind::refuse_other_models;
 use super::modules::{Module, Pipeline, Settings};
 use super::transformer::TransformerSettings;
 use crate::batch::TOKENS_PER_BATCH;
@@ -257,6 +258,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
         let isa = self.isa.map_or_else(Isa::detect, Ok)?;
         at_least_one("tokens_per_batch", self.tokens_per_batch)?;
         self.files.check()?;
+        refuse_other_models(&self.files)?;
         let mut pipeline = Pipeline::read(&self.files, isa)?;
         self.override_modules(&mut pipeline)?;
         let mut settings = match pipeline.is_saved {

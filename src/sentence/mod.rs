@@ -5,6 +5,7 @@ mod builder;
 mod chunks;
 mod dense;
 mod encode;
+mod kind;
 mod modules;
 mod options;
 mod plan;

@@ -114,7 +114,8 @@ impl SentenceEncoder {
     ) -> Result<()> {
         let folder = &self.folder;
         let checkpoint = Checkpoint::from_files(files, folder)?;
-        checkpoint.save_encoder(&staging.place("model.safetensors")?, dtype)?;
+        let tied = self.model.config().tie_word_embeddings;
+        checkpoint.save_encoder(&staging.place("model.safetensors")?, dtype, tied)?;
         for name in COPIED {
             copy(files, &format!("{folder}{name}"), staging, name)?;
         }
@@ -157,7 +158,7 @@ fn save_module(
     let config = format!("{folder}/config.json");
     let weights = |from: &str| {
         let path = staging.place(&format!("{folder}/model.safetensors"))?;
-        Checkpoint::from_files(files, from)?.save(&path, dtype, |name| Some(name.to_owned()))
+        Checkpoint::from_files(files, from)?.save(&path, dtype)
     };
     match module {
         Module::Normalize => staging.write(&config, "{}\n"),

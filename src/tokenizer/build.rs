@@ -111,9 +111,8 @@ impl Tokenizer {
         match settings.class {
             Class::Mpnet => {
                 let (sep, cls) = (token("sep_token", 2), token("cls_token", 0));
-                self.inner.with_post_processor(Some(
-                    RobertaProcessing::new(sep, cls).add_prefix_space(false),
-                ));
+                let processor = RobertaProcessing::new(sep, cls).add_prefix_space(false);
+                self.processor = Some(processor.into());
             }
             Class::Bert => {
                 let (sep, cls) = (token("sep_token", 3), token("cls_token", 2));

@@ -2,9 +2,10 @@
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+use super::cross_encoder::{CrossEncoder, SETTINGS};
 use super::head_config::HeadConfig;
 use crate::batch::{Batch, TOKENS_PER_BATCH};
-use crate::checkpoint::{Checkpoint, Weights};
+use crate::checkpoint::{Checkpoint, Weights, refuse_adapter};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
@@ -12,9 +13,6 @@ use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
 use crate::model::Mpnet;
 use crate::tokenizer::{SpecialTokens, Tokenizer, Tokens, model_max_length};
-
-/// sentence-transformers' own configuration, which a cross-encoder has.
-const SETTINGS: &str = "config_sentence_transformers.json";
 
 /// How a head and the encoder under it are loaded.
 ///
@@ -99,6 +97,8 @@ impl Kind {
 /// An opened model directory.
 pub(super) struct Source<'s, 'a> {
     files: &'s ModelFiles<'a>,
+    /// What sentence-transformers has saved around it.
+    pub(super) cross_encoder: Option<CrossEncoder>,
     pub(super) config: Config,
     pub(super) head_config: HeadConfig,
     checkpoint: Checkpoint<'a>,
@@ -109,20 +109,20 @@ pub(super) struct Source<'s, 'a> {
 impl<'s, 'a> Source<'s, 'a> {
     pub(super) fn open(files: &'s ModelFiles<'a>, options: &HeadOptions) -> Result<Self> {
         files.check()?;
-        let (name, isa) = ("config.json", options.isa.map_or_else(Isa::detect, Ok)?);
-        let json = files.require(name)?;
-        let mut head_config = HeadConfig::from_json(&json, &files.label(name))?;
-        if let Some(settings) = files.read(SETTINGS)? {
-            head_config = head_config.with_settings(settings, &files.label(SETTINGS))?;
+        let isa = options.isa.map_or_else(Isa::detect, Ok)?;
+        let cross_encoder = CrossEncoder::read(files)?;
+        let folder = folder(cross_encoder.as_ref());
+        refuse_adapter(files, folder)?;
+        let name = format!("{folder}config.json");
+        let json = files.require(&name)?;
+        let config = Config::from_json(&json, &files.label(&name))?;
+        let mut head_config = HeadConfig::from_json(&json, &files.label(&name))?;
+        if let Some(class) = cross_encoder.as_ref().and_then(|saved| saved.activation_fn.clone()) {
+            head_config = head_config.with_activation(class, files.label(SETTINGS));
         }
-        Ok(Self {
-            files,
-            config: Config::from_json(&json, &files.label(name))?,
-            head_config,
-            checkpoint: Checkpoint::from_files(files, "")?,
-            isa,
-            precision: options.precision,
-        })
+        let checkpoint = Checkpoint::from_files(files, folder)?;
+        let precision = options.precision;
+        Ok(Self { files, cross_encoder, config, head_config, checkpoint, isa, precision })
     }
 
     /// Where the heads' tensors are: their names have no prefix, whatever those of the encoder have.
@@ -132,7 +132,8 @@ impl<'s, 'a> Source<'s, 'a> {
 
     /// Where the encoder's tensors are.
     pub(super) fn encoder(&self) -> Result<Weights<'_>> {
-        Ok(self.checkpoint.encoder()?.on(self.isa).precision(self.precision))
+        let tied = self.config.tie_word_embeddings;
+        Ok(self.checkpoint.encoder()?.on(self.isa).precision(self.precision).tied(tied))
     }
 
     /// Fails unless the checkpoint has this head. A multiple-choice head and one for tokens have the same names; what
@@ -151,6 +152,9 @@ impl<'s, 'a> Source<'s, 'a> {
             expected: kind.name(),
             tensor: if root.has(kind.tensor()) { "pooler.dense.weight" } else { kind.tensor() },
             found: match &others[..] {
+                [] if self.files.has("modules.json") => "it is an encoder without a head; \
+                    SentenceEncoder loads a directory with a modules.json"
+                    .to_owned(),
                 [] => "it is an encoder without a head".to_owned(),
                 names => format!("what it has is one for {}", names.join(" or ")),
             },
@@ -159,11 +163,13 @@ impl<'s, 'a> Source<'s, 'a> {
 
     /// The encoder and the tokenizer.
     pub(super) fn backbone(&self) -> Result<Backbone> {
+        let folder = folder(self.cross_encoder.as_ref());
+        let do_lower_case = self.cross_encoder.as_ref().is_some_and(|saved| saved.do_lower_case);
         let (tokenizer, model) = rayon::join(
             || {
-                let tokenizer = Tokenizer::from_files(self.files, "")?;
+                let tokenizer = Tokenizer::from_files(self.files, folder)?;
                 tokenizer.check_vocabulary(self.config.vocab_size)?;
-                Ok::<_, Error>(tokenizer)
+                tokenizer.lowercase(do_lower_case)
             },
             || Mpnet::load(&self.encoder()?, &self.config),
         );
@@ -173,10 +179,15 @@ impl<'s, 'a> Source<'s, 'a> {
         Ok(Backbone {
             tokenizer,
             model,
-            special: SpecialTokens::read(self.files, "")?,
-            model_max_length: model_max_length(self.files, "")?.unwrap_or(limit).min(limit),
+            special: SpecialTokens::read(self.files, folder)?,
+            model_max_length: model_max_length(self.files, folder)?.unwrap_or(limit).min(limit),
         })
     }
+}
+
+/// Where the files of transformers are: `""`, or a folder ending in `/`.
+fn folder(cross_encoder: Option<&CrossEncoder>) -> &str {
+    cross_encoder.map_or("", |saved| &saved.folder)
 }
 
 /// Text → hidden states.

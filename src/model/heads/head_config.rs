@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files::parse_json;
 
 /// What a sequence classification head was trained for: `problem_type` in `config.json`.
 ///
@@ -35,7 +36,6 @@ pub(super) struct HeadConfig {
     id2label: Option<Vec<String>>,
     num_labels: usize,
     pub(super) problem_type: Option<ProblemType>,
-    pub(super) tie_word_embeddings: bool,
     pub(super) activation: Option<SavedActivation>,
 }
 
@@ -53,12 +53,11 @@ struct Raw {
     id2label: Option<BTreeMap<String, Value>>,
     num_labels: Option<usize>,
     problem_type: Option<String>,
-    tie_word_embeddings: Option<bool>,
     sentence_transformers: Option<SentenceTransformers>,
     sbert_ce_default_activation_function: Option<String>,
 }
 
-/// What sentence-transformers says of a cross-encoder: in `config_sentence_transformers.json`, before version 6 in `config.json`.
+/// What sentence-transformers said of a cross-encoder in `config.json`, before version 6.
 #[derive(Deserialize)]
 struct SentenceTransformers {
     activation_fn: Option<String>,
@@ -66,8 +65,7 @@ struct SentenceTransformers {
 
 impl HeadConfig {
     pub(super) fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(json.as_ref())
-            .map_err(|source| Error::Json { file: file.to_owned(), source })?;
+        let raw: Raw = parse_json(json.as_ref(), file)?;
         let wrong = |field: &str, problem| Error::Field {
             file: file.to_owned(),
             field: field.to_owned(),
@@ -97,26 +95,19 @@ impl HeadConfig {
             field,
             class,
         });
-        Ok(Self {
-            file: file.to_owned(),
-            activation,
-            // The reference lets the names decide, and has two labels if nothing is said.
-            num_labels: id2label.as_ref().map_or(raw.num_labels.unwrap_or(2), Vec::len),
-            id2label,
-            problem_type,
-            tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(true),
-        })
+        // The reference lets the names decide, and has two labels if nothing is said.
+        let num_labels = id2label.as_ref().map_or(raw.num_labels.unwrap_or(2), Vec::len);
+        if problem_type == Some(ProblemType::SingleLabelClassification) && num_labels == 1 {
+            let problem = "single_label_classification needs more than one label".to_owned();
+            return Err(wrong("problem_type", problem));
+        }
+        Ok(Self { file: file.to_owned(), activation, num_labels, id2label, problem_type })
     }
 
-    /// With what `config_sentence_transformers.json` says, which counts before `config.json`.
-    pub(super) fn with_settings(mut self, json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
-        let settings: SentenceTransformers = serde_json::from_slice(json.as_ref())
-            .map_err(|source| Error::Json { file: file.to_owned(), source })?;
-        if let Some(class) = settings.activation_fn {
-            let (file, field) = (file.to_owned(), "activation_fn");
-            self.activation = Some(SavedActivation { file, field, class });
-        }
-        Ok(self)
+    /// With the activation `class` that `config_sentence_transformers.json` names, which counts before `config.json`.
+    pub(super) fn with_activation(mut self, class: String, file: String) -> Self {
+        self.activation = Some(SavedActivation { file, field: "activation_fn", class });
+        self
     }
 
     /// What `load` reads for that number of labels, and their names. Weights that are right but for the number of their
@@ -196,6 +187,7 @@ mod tests {
             (r#"{"id2label": {"-1": "a"}}"#, "id2label"),
             (r#"{"id2label": {"0": null}}"#, "id2label"),
             (r#"{"problem_type": "ranking"}"#, "problem_type"),
+            (r#"{"problem_type": "single_label_classification", "num_labels": 1}"#, "problem_type"),
         ] {
             let error = config(json).unwrap_err();
             assert!(matches!(&error, Error::Field { field: f, .. } if f == field), "{error:?}");

@@ -16,7 +16,8 @@ use crate::nn::{LayerNorm, Linear};
 /// ```
 ///
 /// `E` is the table of word embeddings, unless the checkpoint has a `lm_head.decoder.weight` of its own, as it must if
-/// `config.json` sets `tie_word_embeddings` to false. The activation is the exact GELU, whatever `hidden_act` says. The table is packed for the product, so it is in memory twice (95 MB more for
+/// `config.json` sets `tie_word_embeddings` to false. If it is true, a checkpoint need only hold one of the two, and one of
+/// `lm_head.bias` and `lm_head.decoder.bias`. The activation is the exact GELU, whatever `hidden_act` says. The table is packed for the product, so it is in memory twice (95 MB more for
 /// the base model in `f32`).
 ///
 /// Of the published checkpoints `microsoft/mpnet-base` has this head; those of sentence-transformers do not.
@@ -73,11 +74,11 @@ impl MaskedLM {
             (source.config.hidden_size, source.config.vocab_size, source.config.layer_norm_eps);
         let w = source.head().at("lm_head");
         // Of two tied tensors a checkpoint need only hold one; if it holds both, the decoder's own is the one that counts.
-        let own = w.at("decoder");
-        let bias = if own.has("bias") { &own } else { &w }.vector("bias", v)?;
+        let (own, tied) = (w.at("decoder"), source.config.tie_word_embeddings);
+        let bias = if tied && !own.has("bias") { &w } else { &own }.vector("bias", v)?;
         let words = source.encoder()?.at("embeddings.word_embeddings");
-        let tied = source.head_config.tie_word_embeddings && !own.has("weight");
-        let table = if tied { &words } else { &own }.borrow("weight", v, d)?;
+        let table =
+            if tied && !own.has("weight") { &words } else { &own }.borrow("weight", v, d)?;
         let (dense, norm) =
             (Linear::load(&w.at("dense"), d, d)?, LayerNorm::load(&w.at("layer_norm"), d, eps)?);
         let decoder = Linear::new(&w, table.view(), bias);

@@ -24,6 +24,7 @@
 
 mod aggregation;
 mod backbone;
+mod cross_encoder;
 mod head_config;
 mod masked_lm;
 mod multiple_choice;

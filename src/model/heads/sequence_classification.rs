@@ -1,5 +1,7 @@
 //! [`SequenceClassification`]: which label fits the text, or the pair of texts?
 
+use std::collections::BTreeMap;
+
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::backbone::{Backbone, Kind, Source, first_tokens};
@@ -35,6 +37,11 @@ pub struct SequenceClassification {
     labels: Vec<String>,
     problem_type: Option<ProblemType>,
     function: ClassificationFunction,
+    prompts: BTreeMap<String, String>,
+    /// What is put before the first text of each pair.
+    prompt: String,
+    /// The longest pair in tokens; `CrossEncoder` would cut a longer one.
+    max_pair_length: usize,
 }
 
 /// What turns logits into scores: `function_to_apply` of transformers' text-classification pipeline.
@@ -118,7 +125,26 @@ impl SequenceClassification {
             _ => ClassificationFunction::Softmax,
         };
         let backbone = source.backbone()?;
-        Ok(Self { backbone, dense, out_proj, labels, problem_type, function })
+        let (mut prompts, mut prompt) = (BTreeMap::new(), String::new());
+        let mut max_pair_length = backbone.model_max_length;
+        if let Some(saved) = &source.cross_encoder {
+            prompts.clone_from(&saved.prompts);
+            let default = saved.default_prompt_name.as_ref().and_then(|name| prompts.get(name));
+            prompt = default.cloned().unwrap_or_default();
+            let positions = source.config.max_tokens();
+            max_pair_length = saved.max_seq_length.unwrap_or(max_pair_length).min(positions);
+        }
+        Ok(Self {
+            backbone,
+            dense,
+            out_proj,
+            labels,
+            problem_type,
+            function,
+            prompts,
+            prompt,
+            max_pair_length,
+        })
     }
 
     /// The same head with another function than the one that follows from its files: the activation that sentence-transformers
@@ -139,6 +165,58 @@ impl SequenceClassification {
     pub fn function_to_apply(mut self, function: ClassificationFunction) -> Self {
         self.function = function;
         self
+    }
+
+    /// The prompts by name that sentence-transformers has saved with a cross-encoder; none of other models.
+    ///
+    /// The one that was saved as the default, if any, is put before the first text of each pair, as `CrossEncoder.predict`
+    /// does. [`classify`](Self::classify) uses no prompt, like transformers' pipeline.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// assert!(model.prompts().is_empty());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn prompts(&self) -> &BTreeMap<String, String> {
+        &self.prompts
+    }
+
+    /// The same head with this prompt for pairs instead of the default one; `""` for none.
+    ///
+    /// ```
+    /// # let files = || include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let load = || mpnet::model::heads::SequenceClassification::from_pretrained(files());
+    /// let (plain, prompted) = (load()?, load()?.prompt("the man: "));
+    /// let scores = prompted.classify_pairs(&[("was here", "who is there")])?;
+    /// assert_eq!(scores, plain.classify_pairs(&[("the man: was here", "who is there")])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.prompt = prompt.into();
+        self
+    }
+
+    /// The same head with the prompt of this name for pairs instead of the default one.
+    ///
+    /// ```
+    /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
+    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// assert!(model.prompt_name("query").is_err()); // this model has no prompts
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if there is none of that name.
+    pub fn prompt_name(self, name: &str) -> Result<Self> {
+        let prompt = self.prompts.get(name).cloned().ok_or_else(|| Error::Option {
+            option: "prompt_name",
+            problem: format!("the model has no prompt `{name}`"),
+        })?;
+        Ok(self.prompt(prompt))
     }
 
     /// The labels' names, `[C]`: `id2label`, or `LABEL_0`, `LABEL_1`, ….
@@ -256,6 +334,10 @@ impl SequenceClassification {
     /// The label that fits each pair of texts best. If the head has a single label, as those of rerankers have, this is the
     /// score of the pair. A pair with an empty text is a pair too.
     ///
+    /// sentence-transformers' `CrossEncoder.predict`, with the [prompt](Self::prompts) that it puts before the first text.
+    /// A pair may be as long as that class allows (`max_seq_length`, else `model_max_length`, at most the model's positions);
+    /// a longer one is an error, where that class cuts it.
+    ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
     /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
@@ -293,7 +375,20 @@ impl SequenceClassification {
         top_k: usize,
     ) -> Result<Vec<Vec<LabelScore>>> {
         at_least_one("top_k", top_k)?;
-        self.rank(&self.backbone.encode_pairs(pairs)?, top_k)
+        let tokens = if self.prompt.is_empty() {
+            self.backbone.encode_pairs(pairs)?
+        } else {
+            let prompted = |(first, second): &(A, B)| {
+                (format!("{}{}", self.prompt, first.as_ref()), second.as_ref().to_owned())
+            };
+            self.backbone.encode_pairs(&pairs.iter().map(prompted).collect::<Vec<_>>())?
+        };
+        let limit = self.max_pair_length;
+        let long = |tokens: &Tokens| tokens.ids.len() > limit;
+        match tokens.iter().position(long) {
+            Some(text) => Err(Error::TooLong { text, tokens: tokens[text].ids.len(), limit }),
+            None => self.rank(&tokens, top_k),
+        }
     }
 
     /// `hidden: [N, D]` → `[B, C]`
