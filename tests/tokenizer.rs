@@ -220,3 +220,151 @@ fn components_that_make_no_sense_are_refused() {
     let error = tokenizer.encode(&["the", "\u{2603}"], 48).unwrap_err();
     assert!(matches!(error, Error::Tokenize { text: 1, .. }), "{error}");
 }
+
+/// Files that the `tokenizers` crate reads, or does not, and panics at, when it reads them or when it comes to a text. Each is
+/// an error that names the file, or works.
+#[test]
+fn no_tokenizer_file_panics() {
+    use serde_json::{Value, json};
+    let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let special = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+    let template = |single: Value, pair: Value| {
+        let tokens = json!({"<s>": {"id": "<s>", "ids": [0, 0], "tokens": ["<s>"]}});
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
+    };
+    let split = |pattern: Value| json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+    let replace = |pattern: Value| json!({"type": "Replace", "pattern": pattern, "content": ""});
+    let cases: Vec<(&str, Value)> = vec![
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": ""})),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "/////wAAAAA="})),
+        (
+            "normalizer",
+            json!({"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "BAAAAAAA"}]}),
+        ),
+        ("normalizer", replace(json!({"String": ""}))),
+        ("normalizer", replace(json!({"Regex": ""}))),
+        ("normalizer", replace(json!({"Regex": "(a"}))),
+        ("normalizer", replace(json!({"Regex": "(?=x)"}))),
+        ("normalizer", json!({"type": "Prepend", "prepend": ""})),
+        ("pre_tokenizer", split(json!({"String": ""}))),
+        ("pre_tokenizer", split(json!({"Regex": ""}))),
+        ("pre_tokenizer", split(json!({"Regex": "(?!.)"}))),
+        ("pre_tokenizer", split(json!({"Regex": "(a+)+$"}))),
+        (
+            "pre_tokenizer",
+            json!({"type": "Metaspace", "replacement": "ab", "prepend_scheme": "always", "split": true}),
+        ),
+        ("pre_tokenizer", json!({"type": "CharDelimiterSplit", "delimiter": ""})),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 1})),
+        (
+            "pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 0}]}),
+        ),
+        (
+            "pre_tokenizer",
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+        ),
+        ("post_processor", template(json!([sequence("B")]), json!([sequence("A"), sequence("B")]))),
+        ("post_processor", template(json!([sequence("A")]), json!([sequence("A")]))),
+        ("post_processor", template(json!([sequence("A")]), json!([sequence("B")]))),
+        ("post_processor", template(json!([]), json!([]))),
+        (
+            "post_processor",
+            template(json!([special("<s>"), sequence("A")]), json!([sequence("A"), sequence("B")])),
+        ),
+        (
+            "post_processor",
+            template(
+                json!([special("[NONE]"), sequence("A")]),
+                json!([sequence("A"), sequence("B")]),
+            ),
+        ),
+        (
+            "post_processor",
+            json!({"type": "Sequence", "processors": [template(json!([sequence("B")]), json!([]))]}),
+        ),
+        (
+            "post_processor",
+            json!({"type": "RobertaProcessing", "sep": ["", 4_294_967_295_u32], "cls": ["", 0], "trim_offsets": true, "add_prefix_space": true}),
+        ),
+        ("truncation", json!({"max_length": 0, "strategy": "OnlySecond", "stride": 7})),
+        ("truncation", json!({"max_length": 2, "strategy": "LongestFirst", "stride": 2})),
+        (
+            "padding",
+            json!({"strategy": {"Fixed": 18_446_744_073_709_551_615_u64}, "direction": "Left", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": ""}),
+        ),
+        (
+            "decoder",
+            json!({"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": true}),
+        ),
+        ("decoder", json!({"type": "Strip", "content": "a", "start": 999, "stop": 999})),
+        ("decoder", json!({"type": "WordPiece", "prefix": "", "cleanup": true})),
+        ("decoder", json!({"type": "Replace", "pattern": {"Regex": "(?=)"}, "content": "x"})),
+        (
+            "added_tokens",
+            json!([{"id": 0, "content": "", "single_word": false, "lstrip": true, "rstrip": true, "normalized": true, "special": true}]),
+        ),
+        (
+            "added_tokens",
+            json!([{"id": 4_294_967_295_u32, "content": "x", "single_word": true, "lstrip": true, "rstrip": true, "normalized": true, "special": true}]),
+        ),
+        (
+            "added_tokens",
+            json!([{"id": 7, "content": "\u{301}", "single_word": false, "lstrip": true, "rstrip": true, "normalized": true, "special": false}]),
+        ),
+        (
+            "model",
+            json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "", "max_input_chars_per_word": 0, "vocab": {}}),
+        ),
+        ("model", json!({"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]})),
+        ("model", json!({"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]})),
+        (
+            "model",
+            json!({"type": "BPE", "vocab": {}, "merges": [], "dropout": 7.5, "unk_token": "x", "fuse_unk": true}),
+        ),
+        ("model", json!({"type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]]})),
+        ("model", json!({"type": "Unigram", "unk_id": null, "vocab": []})),
+        (
+            "model",
+            json!({"type": "Unigram", "unk_id": 0, "vocab": [["", 0.0]], "byte_fallback": true}),
+        ),
+        ("model", json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "none"})),
+    ];
+    let texts = ["", "the man", "\u{301}e\u{301} \u{200d}", "<s> x \u{FFFD}", "日本 ﬁ", "a\u{0}b"];
+    let base: Value = json("tiny/tokenizer.json");
+    for (field, value) in cases {
+        let mut file = base.clone();
+        file[field] = value.clone();
+        let attempt = || {
+            let tokenizer = Tokenizer::from_json(file.to_string(), "tokenizer.json")?;
+            let mut ids = Vec::new();
+            for text in texts {
+                for tokens in
+                    [tokenizer.encode(&[text], 9), tokenizer.encode_pairs(&[(text, "the man")], 9)]
+                {
+                    match tokens {
+                        Ok(tokens) => ids.extend(tokens.into_iter().flat_map(|tokens| tokens.ids)),
+                        Err(error) => check(&error),
+                    }
+                }
+            }
+            tokenizer.decode(&ids, false)
+        };
+        let outcome = std::panic::catch_unwind(attempt);
+        match outcome {
+            Err(_) => panic!("{field}: {value} panics"),
+            Ok(Err(error)) => check(&error),
+            Ok(Ok(_)) => {}
+        }
+    }
+    fn check(error: &Error) {
+        assert!(
+            matches!(
+                error,
+                Error::Tokenizer { .. } | Error::Tokenize { .. } | Error::Option { .. }
+            ),
+            "{error}"
+        );
+    }
+}

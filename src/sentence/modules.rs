@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::dense::Dense;
 use super::transformer::TransformerSettings;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, refuse_adapter};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
@@ -141,12 +141,12 @@ impl Pipeline {
                 return Err(wrong(&entry.class, FOREIGN));
             }
         }
-        check_names(&entries).map_err(|name| wrong(name, "is the name of two modules"))?;
-        let mut entries = entries.iter();
+        let (names, mut entries) = (check_names(&entries), entries.iter());
         let Some(first) = entries.next().filter(|entry| entry.kind() == Some("Transformer")) else {
             return Err(wrong(MODULES, "the first module must be a Transformer"));
         };
         let folder = first.folder(&file)?;
+        refuse_adapter(files, &folder)?;
         let transformer = TransformerSettings::read(files, &folder)?;
         let config = transformer.read_config(files, &folder)?;
         let Some(second) = entries.next().filter(|entry| entry.kind() == Some("Pooling")) else {
@@ -187,6 +187,7 @@ impl Pipeline {
                 }
             }
         }
+        names.map_err(|name| wrong(name, "is the name of two modules"))?;
         Ok(Self { folder, transformer, is_saved: true, config, pooling, modules, dim })
     }
 

@@ -361,6 +361,11 @@ fn check_components(value: &Value) -> Result<(), String> {
         }
         Some("TemplateProcessing") => {
             let pieces = ["single", "pair"].into_iter().filter_map(|part| value[part].as_array());
+            // A single text is sequence A; of a second one there is nothing to put in.
+            let mut of_single = value["single"].as_array().into_iter().flatten();
+            if of_single.any(|piece| piece["Sequence"]["id"] == "B") {
+                return Err("its template for a single text names a second text".to_owned());
+            }
             for piece in pieces.flatten() {
                 if let Some(id) = piece["SpecialToken"]["id"].as_str()
                     && value["special_tokens"].get(id).is_none()
