@@ -7,6 +7,7 @@ use crate::files::ModelFiles;
 /// Names of special tokens, and how decoded text is finished.
 #[derive(Debug)]
 pub(crate) struct SpecialTokens {
+    pub(crate) cls: String,
     pub(crate) mask: String,
     pub(crate) pad: String,
     pub(crate) unk: String,
@@ -20,6 +21,7 @@ impl SpecialTokens {
         let name = format!("{folder}{TOKENIZER_CONFIG}");
         let config: TokenizerConfig = files.json(&name)?.unwrap_or_default();
         Ok(Self {
+            cls: config.cls_token.content("<s>").to_owned(),
             mask: config.mask_token.content("<mask>").to_owned(),
             pad: config.pad_token.content("<pad>").to_owned(),
             unk: config.unk_token.content("[UNK]").to_owned(),
