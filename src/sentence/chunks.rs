@@ -163,7 +163,8 @@ impl SentenceEncoder {
 }
 
 /// Where tokens begin, none after the next one. Two of one character may be out of order: where a normalizer makes a space
-/// and an accent of `¨`, the post-processor takes the space off, and so the first of them begins at the character's end.
+/// and an accent of `¨`, the post-processor takes the space off, and the first of them, left with nothing, begins at the
+/// character's end. It goes with the other.
 fn in_order<T>(starts: impl Iterator<Item = (usize, T)>) -> Vec<(usize, T)> {
     let mut starts: Vec<(usize, T)> = starts.collect();
     let mut next = usize::MAX;

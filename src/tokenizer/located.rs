@@ -1,4 +1,4 @@
-//! Tokens that know where in their text, or pair of texts, they stand; of a text that is too long in several [`cut`]s.
+//! Tokens that know where in their text, or pair of texts, they stand; of a text that is too long in several [`steps`].
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::tokenizer::{Encoding, PostProcessor};
 
 use super::Tokenizer;
-use super::windows::cut;
+use super::windows::{part, steps};
 use crate::error::{Error, Result};
 
 /// The ids of a text or pair, or of one window over it, special tokens included.
@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) range: Range<usize>,
     /// Which word of that text it is a piece of.
     pub(crate) word: Option<u32>,
+    /// Which of the pieces it is that special tokens were put around.
+    pub(super) piece: usize,
 }
 
 /// The pieces of a text, or some of them, as the post-processor takes them.
@@ -101,8 +103,8 @@ impl Tokenizer {
             let encoding = self.surround(first.encoding, second.map(|second| second.encoding))?;
             return Ok(Located { ids: encoding.get_ids().to_vec(), places: Vec::new() });
         }
-        // Which piece a token is, its word tells: each piece has a number there on its way through the post-processor. Special
-        // tokens have no word, and of the ranges of the two texts not every post-processor keeps account.
+        // Each piece goes through the post-processor with its number for a word. Special tokens have no word, and not every
+        // post-processor keeps account of what it was given.
         let mut pieces = Vec::new();
         for (sequence, part) in std::iter::once(&mut first).chain(&mut second).enumerate() {
             for word in part.encoding.get_word_ids_mut() {
@@ -113,8 +115,9 @@ impl Tokenizer {
         let encoding = self.surround(first.encoding, second.map(|second| second.encoding))?;
         let tokens = encoding.get_word_ids().iter().zip(encoding.get_offsets());
         let places = tokens.map(|(number, &offsets)| {
-            let &(sequence, characters, word) = pieces.get((*number)? as usize)?;
-            Some(Place { sequence, range: characters?.bytes(offsets), word })
+            let piece = (*number)? as usize;
+            let &(sequence, characters, word) = pieces.get(piece)?;
+            Some(Place { sequence, range: characters?.bytes(offsets), word, piece })
         });
         Ok(Located { places: places.collect(), ids: encoding.get_ids().to_vec() })
     }
@@ -171,7 +174,8 @@ impl Tokenizer {
                     ),
                 });
             }
-            cut(&last, 0, room, overlap).map(|(_, part)| part).collect()
+            let ranges = steps(0..last.len(), room, overlap);
+            ranges.map(|range| part(&last, 0, range)).collect()
         };
         let locate = |last| match fixed.clone() {
             Some(fixed) => self.locate(fixed, Some(last)),
@@ -223,4 +227,92 @@ pub(crate) struct WindowOptions {
     pub(crate) overlap: Option<usize>,
     /// What they share otherwise, or half the room if that is more than there is.
     pub(crate) default_overlap: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::tokenizer::{Excess, Fit};
+
+    /// The tokenizers of `offsets.json`, as text.
+    fn variants() -> Vec<(String, String)> {
+        let read = |name: &str| {
+            let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
+            serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap()
+        };
+        let fields: BTreeMap<String, BTreeMap<String, Value>> =
+            serde_json::from_value(read("offsets.json")["variants"].take()).unwrap();
+        let variant = |(name, fields): (String, BTreeMap<String, Value>)| {
+            let mut json = read("tiny/tokenizer.json");
+            (json["truncation"], json["padding"]) = (Value::Null, Value::Null);
+            fields.into_iter().for_each(|(field, value)| json[field] = value);
+            (name, json.to_string())
+        };
+        fields.into_iter().map(variant).collect()
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            3 => prop::sample::select(vec!["<mask>", "<pad>", "</s>", "<s>", "[UNK]", "<unk>"]),
+            3 => prop::sample::select(vec![" ", "  ", "\u{a0}", "\u{3000}", "\t", "\n", "\u{85}"]),
+            2 => prop::sample::select(vec!["the", "house", "İst", "ﬁ", "¨", "e\u{301}", "東京", "\0"]),
+        ];
+        let any = prop_oneof![piece.prop_map(str::to_owned), "\\PC{0,3}"];
+        prop::collection::vec(any, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// Ids and ranges as the `tokenizers` crate gives them for a whole text with its special tokens.
+    fn whole(inner: &tokenizers::Tokenizer, text: &str) -> (Vec<u32>, Vec<Range<usize>>) {
+        let encoding = inner.encode_char_offsets(text, true).unwrap();
+        let bytes: Vec<usize> =
+            text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
+        let range = |&(start, end): &(usize, usize)| bytes[start]..bytes[end];
+        (encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(range).collect())
+    }
+
+    #[test]
+    fn tokens_stand_where_they_do_in_the_whole_text() {
+        for (name, json) in variants() {
+            let inner = tokenizers::Tokenizer::from_bytes(&json).unwrap();
+            let tokenizer = Tokenizer::from_json(&json, &name).unwrap();
+            let options =
+                WindowOptions { limit: "", stride: "", overlap: None, default_overlap: 0 };
+            let fit = Fit { max_tokens: usize::MAX, excess: Excess::Cut, offsets: true };
+            proptest!(ProptestConfig::with_cases(200), |(text in text(), question in text())| {
+                let (ids, ranges) = whole(&inner, &text);
+                let of_special = |range: Option<Range<usize>>| range.unwrap_or(0..0);
+                let windows =
+                    tokenizer.located_windows(0, &text, None, usize::MAX, &options).unwrap();
+                let places = windows[0].places.iter().cloned();
+                let places = places.map(|place| of_special(place.map(|place| place.range)));
+                prop_assert_eq!(&windows[0].ids, &ids, "{}", &name);
+                prop_assert_eq!(places.collect::<Vec<_>>(), ranges.clone(), "{}", &name);
+
+                let windows = tokenizer.windows(0, &text, &fit).unwrap().windows;
+                let offsets = windows[0].offsets.iter().cloned().map(of_special);
+                prop_assert_eq!(&windows[0].ids, &ids, "{}", &name);
+                prop_assert_eq!(offsets.collect::<Vec<_>>(), ranges.clone(), "{}", &name);
+
+                // A text of a pair stands where it stands alone.
+                let pair = (question.as_str(), Some(text.as_str()));
+                let pair = tokenizer.located_windows(0, pair.0, pair.1, usize::MAX, &options);
+                let pair = pair.unwrap();
+                for (sequence, text) in [&question, &text].into_iter().enumerate() {
+                    let alone =
+                        tokenizer.located_windows(0, text, None, usize::MAX, &options).unwrap();
+                    let alone = alone[0].places.iter().flatten().map(|place| &place.range);
+                    let of_pair = pair[0].places.iter().flatten();
+                    let of_pair = of_pair.filter(|place| place.sequence == sequence);
+                    prop_assert!(of_pair.map(|place| &place.range).eq(alone), "{}", &name);
+                }
+                let ids = inner.encode((question.as_str(), text.as_str()), true).unwrap();
+                prop_assert_eq!(&pair[0].ids, ids.get_ids());
+            });
+        }
+    }
 }

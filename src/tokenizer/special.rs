@@ -9,6 +9,7 @@ use crate::files::ModelFiles;
 /// Names of special tokens, and how decoded text is finished.
 #[derive(Debug)]
 pub(crate) struct SpecialTokens {
+    pub(crate) cls: String,
     pub(crate) mask: String,
     pub(crate) pad: String,
     pub(crate) unk: String,
@@ -23,6 +24,7 @@ impl SpecialTokens {
         let settings = TokenizerSettings::read(files, folder, &Map::new())?;
         let named = |role| settings.named(role).unwrap_or_default().to_owned();
         Ok(Self {
+            cls: named("cls_token"),
             mask: named("mask_token"),
             pad: named("pad_token"),
             unk: named("unk_token"),

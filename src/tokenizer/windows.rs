@@ -5,7 +5,7 @@ use std::ops::Range;
 use tokenizers::tokenizer::{Encoding, TruncationDirection};
 
 use super::Tokenizer;
-use super::located::{Characters, Located, Pieces};
+use super::located::{Characters, Located, Pieces, Place};
 use crate::error::{Error, Result};
 
 /// How texts are made to fit a model.
@@ -101,30 +101,45 @@ impl Tokenizer {
         let characters = fit.offsets.then(|| Characters::new(content));
         let pieces = self.pieces_of(content, characters.as_ref()).map_err(failed)?;
         let total = pieces.len();
-        let (mut dropped, mut dropped_at) = (0, Vec::new());
-        let windows = match fit.excess {
-            _ if total <= room => vec![self.window(pieces, 0, 0..total)],
-            Excess::Cut => {
-                dropped = total - room;
-                let (kept, cut_off) = match self.truncation {
-                    TruncationDirection::Right => (0..room, room..total),
-                    TruncationDirection::Left => (dropped..total, 0..dropped),
-                };
-                if fit.offsets {
-                    let cut_off = self.locate(part(&pieces, 0, cut_off), None).map_err(failed)?;
-                    let places = cut_off.places.into_iter().flatten();
-                    dropped_at = places.map(|place| place.range).collect();
+        if total <= room {
+            let window = self.window(pieces, 0, 0..total, None).map_err(failed)?;
+            return Ok(Windows { windows: vec![window], dropped: 0, dropped_at: Vec::new() });
+        }
+        let ranges = fit.offsets.then(|| self.ranges(pieces.clone())).transpose();
+        let ranges = ranges.map_err(failed)?;
+        let window = |prompt: usize, range: Range<usize>| {
+            let part = part(&pieces, prompt, range.clone());
+            self.window(part, prompt, range, ranges.as_deref())
+        };
+        let (windows, dropped): (Vec<_>, _) = match fit.excess {
+            Excess::Cut => match self.truncation {
+                TruncationDirection::Right => (vec![window(0, 0..room)], room..total),
+                TruncationDirection::Left => {
+                    let dropped = total - room;
+                    (vec![window(0, dropped..total)], 0..dropped)
                 }
-                vec![self.window(part(&pieces, 0, kept.clone()), 0, kept)]
-            }
+            },
             Excess::Windows { stride, prompt } => {
-                cut(&pieces, prompt, room.saturating_sub(prompt), stride)
-                    .map(|(range, part)| self.window(part, prompt, range))
-                    .collect()
+                let windows = steps(prompt..total, room.saturating_sub(prompt), stride);
+                (windows.map(|range| window(prompt, range)).collect(), 0..0)
             }
         };
         let windows: Result<Vec<Window>, _> = windows.into_iter().collect();
-        Ok(Windows { windows: windows.map_err(failed)?, dropped, dropped_at })
+        let dropped_at = ranges.iter().flat_map(|ranges| &ranges[dropped.clone()]).cloned();
+        Ok(Windows {
+            windows: windows.map_err(failed)?,
+            dropped: dropped.len(),
+            dropped_at: dropped_at.collect(),
+        })
+    }
+
+    /// The bytes that each of the pieces of a text stands for.
+    fn ranges(&self, pieces: Pieces<'_>) -> tokenizers::Result<Vec<Range<usize>>> {
+        let mut ranges = vec![0..0; pieces.len()];
+        for place in self.locate(pieces, None)?.places.into_iter().flatten() {
+            ranges[place.piece] = place.range;
+        }
+        Ok(ranges)
     }
 
     /// How many pieces `content` has.
@@ -135,35 +150,34 @@ impl Tokenizer {
         }
     }
 
-    /// Puts the special tokens around `part`: `prompt` pieces that every window has, then the `pieces` of the text.
+    /// Puts the special tokens around `part`: `prompt` pieces that every window has, then the `pieces` of the text. `ranges`
+    /// are those of all pieces of the text: a post-processor may treat the first one of a window differently.
     fn window(
         &self,
         part: Pieces<'_>,
         prompt: usize,
         pieces: Range<usize>,
+        ranges: Option<&[Range<usize>]>,
     ) -> tokenizers::Result<Window> {
         let Located { ids, places } = self.locate(part, None)?;
         let first = places.iter().position(Option::is_some).unwrap_or(places.len());
-        let offsets = places.into_iter().map(|place| place.map(|place| place.range)).collect();
+        let of_text = |piece| if piece < prompt { piece } else { pieces.start + piece - prompt };
+        let range = |place: Place| match ranges {
+            Some(ranges) => ranges[of_text(place.piece)].clone(),
+            None => place.range,
+        };
+        let offsets = places.into_iter().map(|place| place.map(range)).collect();
         Ok(Window { ids, offsets, pieces, start: first + prompt })
     }
 }
 
-/// `pieces` in parts of `room`, each beginning `stride` before the end of the one before it, as ranges and with the first
-/// `prompt` pieces before them, which no range has. `stride` must be less than `room`.
-pub(super) fn cut<'c>(
-    pieces: &Pieces<'c>,
-    prompt: usize,
-    room: usize,
-    stride: usize,
-) -> impl Iterator<Item = (Range<usize>, Pieces<'c>)> {
-    steps(prompt..pieces.len(), room, stride)
-        .map(move |range| (range.clone(), part(pieces, prompt, range)))
-}
-
 /// Ranges of `room` that cover `all`, each beginning `stride` before the end of the one before it. The last is shorter.
 /// `stride` must be less than `room`.
-fn steps(all: Range<usize>, room: usize, stride: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn steps(
+    all: Range<usize>,
+    room: usize,
+    stride: usize,
+) -> impl Iterator<Item = Range<usize>> {
     let end = all.end;
     let window = move |start: usize| start..end.min(start + room);
     std::iter::successors(Some(window(all.start)), move |last| {
@@ -172,7 +186,7 @@ fn steps(all: Range<usize>, room: usize, stride: usize) -> impl Iterator<Item = 
 }
 
 /// The first `prompt` pieces, then those in `range`.
-fn part<'c>(pieces: &Pieces<'c>, prompt: usize, range: Range<usize>) -> Pieces<'c> {
+pub(super) fn part<'c>(pieces: &Pieces<'c>, prompt: usize, range: Range<usize>) -> Pieces<'c> {
     fn select<T: Clone>(of: &[T], prompt: usize, range: &Range<usize>) -> Vec<T> {
         [&of[..prompt], &of[range.clone()]].concat()
     }

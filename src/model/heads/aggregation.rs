@@ -114,14 +114,16 @@ fn span(first: &Range<usize>, last: &Range<usize>) -> Range<usize> {
     first.start..last.end.max(first.start)
 }
 
-/// Of entities that overlap, as those of overlapping windows do, the longest, and of equally long ones the likeliest.
-pub(super) fn without_overlaps(mut entities: Vec<Tagged>) -> Vec<Tagged> {
+/// Of entities of `text` that overlap, as those of overlapping windows do, the longest, in characters, and of equally long ones
+/// the likeliest. The reference has the first one twice if it is empty.
+pub(super) fn without_overlaps(text: &str, mut entities: Vec<Tagged>) -> Vec<Tagged> {
+    let length = |entity: &Tagged| text[entity.range.clone()].chars().count();
     entities.sort_by_key(|entity| entity.range.start);
     let mut kept: Vec<Tagged> = Vec::new();
     for entity in entities {
         match kept.last_mut() {
             Some(last) if entity.range.start < last.range.end => {
-                let longer = entity.range.len().cmp(&last.range.len());
+                let longer = length(&entity).cmp(&length(last));
                 if longer.then(entity.score.total_cmp(&last.score)).is_gt() {
                     *last = entity;
                 }
@@ -154,11 +156,16 @@ mod tests {
     #[test]
     fn of_overlapping_entities_the_longest_is_kept() {
         let entities =
-            vec![tagged(5..9, 0.9), tagged(0..4, 0.5), tagged(2..7, 0.1), tagged(9..12, 0.3)];
-        let kept: Vec<_> = without_overlaps(entities).into_iter().map(|e| e.range).collect();
-        assert_eq!(kept, [2..7, 9..12]);
-        let kept = without_overlaps(vec![tagged(0..4, 0.5), tagged(2..6, 0.6), tagged(2..6, 0.4)]);
+            vec![tagged(5..9, 0.9), tagged(0..4, 0.5), tagged(2..7, 0.1), tagged(9..11, 0.3)];
+        let text = "many people";
+        let kept = without_overlaps(text, entities).into_iter().map(|e| e.range);
+        assert_eq!(kept.collect::<Vec<_>>(), [2..7, 9..11]);
+        let equal = vec![tagged(0..4, 0.5), tagged(2..6, 0.6), tagged(2..6, 0.4)];
+        let kept = without_overlaps(text, equal);
         assert_eq!((kept.len(), kept[0].score), (1, 0.6));
-        assert!(without_overlaps(Vec::new()).is_empty());
+        // "東京" has more bytes than "x.y.", and fewer characters.
+        let kept = without_overlaps("x.y.東京", vec![tagged(0..4, 0.1), tagged(3..10, 0.9)]);
+        assert_eq!(kept[0].range, 0..4);
+        assert!(without_overlaps("", Vec::new()).is_empty());
     }
 }

@@ -286,8 +286,9 @@ impl QuestionAnswering {
         let logits = self.backbone.per_token(&tokens, |hidden| self.qa_outputs.forward(hidden))?;
         let mut answers = Answers::default();
         let mut impossible = f64::INFINITY;
+        let cls = self.backbone.tokenizer.token_id(&self.backbone.special.cls);
         for (window, logits) in windows.iter().zip(&logits) {
-            let none = collect(window, logits.view(), context, options, &mut answers);
+            let none = collect(window, cls, logits.view(), context, options, &mut answers);
             impossible = impossible.min(none);
         }
         if options.handle_impossible_answer {
@@ -372,6 +373,7 @@ impl Answers {
 /// Adds the likeliest spans of a window to `answers`; returns the probability that it has none. `logits`: `[T, 2]`.
 fn collect(
     window: &Located,
+    cls: Option<u32>,
     logits: ArrayView2<f32>,
     context: &str,
     options: &AnswerOptions,
@@ -379,9 +381,8 @@ fn collect(
 ) -> f64 {
     let in_context: Vec<bool> = window.places.iter().map(in_context).collect();
     // `<s>` is considered wherever it stands, as in the reference: also as a part of the question.
-    let is_cls = |&id: &u32| window.ids.first() == Some(&id);
-    let cls = window.ids.iter().map(is_cls);
-    let considered: Vec<bool> = cls.zip(&in_context).map(|(cls, &inside)| cls || inside).collect();
+    let tokens = window.ids.iter().zip(&in_context);
+    let considered: Vec<bool> = tokens.map(|(&id, &inside)| inside || Some(id) == cls).collect();
     let candidates = Candidates {
         context: &in_context,
         considered: &considered,

@@ -291,7 +291,7 @@ impl TokenClassification {
                 entities.extend(found.into_iter().filter(wanted));
             }
             if windows.len() > 1 {
-                entities = without_overlaps(entities);
+                entities = without_overlaps(text.as_ref(), entities);
             }
             out.push(entities.into_iter().map(Entity::from).collect());
         }
