@@ -187,6 +187,10 @@ fn the_wrong_class_for_a_model() {
         assert!(error.to_string().contains(kind), "{error}");
         assert_eq!(error.to_string().contains("SequenceClassification"), kind == "CrossEncoder");
     }
+    let model = Damaged::copy();
+    model.write(SETTINGS, r#"{"model_type": null}"#);
+    let error = SentenceEncoder::from_pretrained(model.path()).unwrap_err();
+    assert!(matches!(&error, Error::Field { field, .. } if field == "model_type"), "{error}");
     let error = load(&Damaged::copy()).unwrap_err();
     assert!(matches!(&error, Error::Head { .. }), "{error}");
     assert!(error.to_string().contains("SentenceEncoder"), "{error}");

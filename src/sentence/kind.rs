@@ -1,18 +1,12 @@
 //! What kind of model a directory holds, looked at before the rest is read.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::modules::{MODULES, SETTINGS};
 use crate::checkpoint::refuse_adapter;
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
-
-/// `config_sentence_transformers.json`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Settings {
-    model_type: Option<String>,
-}
 
 /// `config.json`; what does not fit is for others to complain about.
 #[derive(Deserialize)]
@@ -24,17 +18,21 @@ struct Architectures {
 /// are not those of sentence-transformers at all.
 pub(super) fn refuse_other_models(files: &ModelFiles) -> Result<()> {
     refuse_adapter(files, "")?;
-    let settings: Settings = files.json(SETTINGS)?.unwrap_or_default();
-    if let Some(kind) = settings.model_type.filter(|kind| kind != "SentenceTransformer") {
+    let settings: Map<String, Value> = files.json(SETTINGS)?.unwrap_or_default();
+    let kind = settings.get("model_type").unwrap_or(&Value::Null);
+    // One that is null is another kind to sentence-transformers, too, which takes the mean of the hidden states then.
+    let is_null = kind.is_null() && settings.contains_key("model_type") && files.has(MODULES);
+    if is_null || !(kind.is_null() || kind == "SentenceTransformer") {
         let advice = match kind.as_str() {
-            "CrossEncoder" => "load it with mpnet::model::heads::SequenceClassification",
-            _ => "this crate does not have that kind",
+            Some("CrossEncoder") => "load it with mpnet::model::heads::SequenceClassification",
+            Some(_) => "this crate does not have that kind",
+            None => "leave the field out",
         };
         return Err(Error::Field {
             file: files.label(SETTINGS),
             field: "model_type".to_owned(),
             problem: format!(
-                "`{kind}` is another kind of model, not a SentenceTransformer; {advice}"
+                "{kind} is another kind of model, not a SentenceTransformer; {advice}"
             ),
         });
     }

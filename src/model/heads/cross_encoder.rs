@@ -125,6 +125,9 @@ struct TransformerSettings {
     do_lower_case: bool,
 }
 
+/// A field, and what is wrong with it.
+type Problem = (String, String);
+
 impl TransformerSettings {
     /// Reads the first of the files that has anything in it.
     fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
@@ -145,7 +148,7 @@ impl TransformerSettings {
     }
 
     /// Every field is either followed here, known not to change a score, or refused.
-    fn of(fields: &Map<String, Value>) -> std::result::Result<Self, (String, String)> {
+    fn of(fields: &Map<String, Value>) -> std::result::Result<Self, Problem> {
         let (mut settings, mut processor_length, mut call_length) = (Self::default(), None, None);
         for (name, value) in fields {
             let wrong = |problem: &str| Err((name.clone(), format!("is {value}; {problem}")));
@@ -189,7 +192,7 @@ impl TransformerSettings {
     }
 }
 
-fn length(name: &str, value: &Value) -> std::result::Result<usize, (String, String)> {
+fn length(name: &str, value: &Value) -> std::result::Result<usize, Problem> {
     let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
     number.ok_or_else(|| (name.to_owned(), format!("is {value}, must be a number of tokens")))
 }
@@ -200,7 +203,7 @@ fn only_length(
     value: &Value,
     known: &str,
     ignored: &[&str],
-) -> std::result::Result<Option<usize>, (String, String)> {
+) -> std::result::Result<Option<usize>, Problem> {
     let fields = value.as_object();
     let fields =
         fields.ok_or_else(|| (name.to_owned(), format!("is {value}, must be an object")))?;
@@ -217,10 +220,7 @@ fn only_length(
 }
 
 /// The `max_length` of `processing_kwargs`.
-fn processing_length(
-    name: &str,
-    value: &Value,
-) -> std::result::Result<Option<usize>, (String, String)> {
+fn processing_length(name: &str, value: &Value) -> std::result::Result<Option<usize>, Problem> {
     let mut value = value.clone();
     let mut found = None;
     // Texts are cut at the longer one first, as if nothing were said; other modalities are not read.
@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    fn settings(json: Value) -> std::result::Result<TransformerSettings, (String, String)> {
+    fn settings(json: Value) -> std::result::Result<TransformerSettings, Problem> {
         TransformerSettings::of(json.as_object().unwrap())
     }
 
