@@ -1,6 +1,5 @@
 //! [`LayerNorm`]: each row to zero mean and unit variance, then a learned scale and shift.
 
-use ndarray::parallel::prelude::*;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::checkpoint::Weights;
@@ -41,7 +40,8 @@ impl LayerNorm {
 
     /// Normalises each row of `x: [N, D]`.
     pub(crate) fn forward(&self, mut x: Array2<f32>) -> Array2<f32> {
-        x.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().for_each(|mut rows| {
+        let pieces = x.axis_chunks_iter_mut(Axis(0), ROWS).collect();
+        Team::gather().for_each(pieces, |mut rows: ArrayViewMut2<f32>| {
             for mut row in rows.rows_mut() {
                 self.normalise(row.as_slice_mut().expect(CONTIGUOUS));
             }

@@ -1,6 +1,6 @@
 //! [`Batches`]: many texts, divided among the threads.
 
-use rayon::prelude::*;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::batch::Batch;
 use crate::config::Config;
@@ -54,25 +54,58 @@ impl Batches {
         Ok(Self::Together(Batch::by_length(texts, config, budget)?))
     }
 
-    /// Calls `work` for each batch, with the threads that are to compute it and memory for it.
+    /// Calls `work` for each batch, with the threads of `team` that are to compute it and memory for it, until an error;
+    /// and `between` after each batch that the calling thread took part in, on that thread, outside of all locks and
+    /// work.
     pub(super) fn for_each(
         &self,
+        team: &Team,
         work: impl Fn(&Team, &Batch, &mut Buffers) -> Result<()> + Sync,
+        mut between: impl FnMut(),
     ) -> Result<()> {
         match self {
             Self::Together(batches) => {
-                let (team, mut buffers) = (Team::gather(), Buffers::default());
-                batches.iter().try_for_each(|batch| work(&team, batch, &mut buffers))
-            }
-            Self::Apart(batches) => {
-                // One at a time: what rayon would split off in advance would keep its memory.
-                let batches = batches.par_iter().with_max_len(1);
-                batches.try_for_each_init(Buffers::default, |buffers, batch| {
-                    work(&Team::alone(), batch, buffers)
+                let mut buffers = Buffers::default();
+                batches.iter().try_for_each(|batch| {
+                    work(team, batch, &mut buffers)?;
+                    between();
+                    Ok(())
                 })
             }
+            Self::Apart(batches) => each_by_one_thread(batches, team, work, between),
         }
     }
+}
+
+/// [`Batches::for_each`] of [`Batches::Apart`].
+fn each_by_one_thread(
+    batches: &[Batch],
+    team: &Team,
+    work: impl Fn(&Team, &Batch, &mut Buffers) -> Result<()> + Sync,
+    mut between: impl FnMut(),
+) -> Result<()> {
+    // Memory for as many batches as are computed at the same time.
+    let spare = Mutex::new(Vec::<Buffers>::new());
+    let take = || spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    let give_back = |b| spare.lock().unwrap_or_else(PoisonError::into_inner).push(b);
+    let error = OnceLock::new();
+    let compute = |batch: &Batch| {
+        if error.get().is_some() {
+            return;
+        }
+        let mut buffers = take();
+        if let Err(problem) = work(&Team::alone(), batch, &mut buffers) {
+            error.get_or_init(|| problem);
+        }
+        give_back(buffers);
+    };
+    team.for_each_with(batches.iter().collect(), compute, || {
+        if error.get().is_none() {
+            between();
+        }
+    });
+    // The last batches may have been those of other threads.
+    error.into_inner().map_or_else(|| Ok(between()), Err)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::progress::Meter;
 use super::tokens::{Chars, in_text};
 use crate::error::{Error, Result};
+use crate::kernels::Team;
 use crate::pooling::PoolingMode;
 
 /// The embedding of each chunk of a text.
@@ -118,10 +119,11 @@ impl SentenceEncoder {
         plan: &Plan,
         options: &EncodeOptions,
     ) -> Result<ChunkEmbeddings> {
-        let windows: Result<Vec<_>> = self.tokens(&[text], plan, options)?.into_iter().collect();
-        let windows = windows?;
+        let team = Team::gather();
+        let windows = self.tokens(&team, &[text], plan, options)?;
+        let windows = windows.into_iter().collect::<Result<Vec<_>>>()?;
         let mut meter = Meter::new(Some(1), options.progress.clone());
-        let hidden = self.hidden_states(&windows, plan, options, &mut meter)?.swap_remove(0);
+        let hidden = self.hidden_states(&team, &windows, plan, options, &mut meter)?.swap_remove(0);
         // In bytes of the text, as chunks are.
         let dropped_at = windows.iter().flat_map(|text| &text.dropped_at);
         let dropped_at = dropped_at.filter_map(|bytes| in_text(bytes, plan.prompt.len()));

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, Axis, Slice};
-use rayon::prelude::*;
 
 use super::SentenceEncoder;
 use super::batches::Batches;
@@ -15,22 +14,25 @@ use super::plan::Plan;
 use super::progress::Meter;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::Team;
+use crate::model::Buffers;
 use crate::tokenizer::{Window, Windows};
 
 impl SentenceEncoder {
     /// The tokens of each text, its prompt before it, or what is wrong with it.
-    pub(super) fn tokens<S: AsRef<str> + Sync>(
+    pub(super) fn tokens<S: AsRef<str>>(
         &self,
+        team: &Team,
         texts: &[S],
         plan: &Plan,
         options: &EncodeOptions,
     ) -> Result<Vec<Result<Windows>>> {
-        let of = |(i, text): (usize, &S)| {
+        let of = |i: usize, text: &str| {
             // A single text can be long enough for this to matter.
             options.cancellation.check()?;
             let text = match plan.prompt.as_str() {
-                "" => Cow::Borrowed(text.as_ref()),
-                prompt => Cow::Owned(format!("{prompt}{}", text.as_ref())),
+                "" => Cow::Borrowed(text),
+                prompt => Cow::Owned(format!("{prompt}{text}")),
             };
             let tokens = self.tokenizer.windows(i, &text, &plan.fit)?;
             if plan.overflow == Overflow::Error && tokens.dropped > 0 {
@@ -42,21 +44,28 @@ impl SentenceEncoder {
             }
             Ok(tokens)
         };
-        let tokens = texts.par_iter().enumerate().map(of).collect();
+        // `as_ref` is the caller's code: it runs on the caller's thread, outside the team's work.
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let mut tokens: Vec<_> = texts.iter().map(|_| None).collect();
+        let pieces = tokens.iter_mut().zip(texts).enumerate().collect();
+        team.for_each(pieces, |(i, (out, text)): (usize, (&mut Option<_>, &str))| {
+            *out = Some(of(i, text));
+        });
         options.cancellation.check()?;
-        Ok(tokens)
+        Ok(tokens.into_iter().flatten().collect())
     }
 
     /// Fails with the first text that is too long, before any is computed.
-    pub(super) fn check_lengths<S: AsRef<str> + Sync>(
+    pub(super) fn check_lengths<S: AsRef<str>>(
         &self,
+        team: &Team,
         texts: &[S],
         parts: &[Range<usize>],
         plan: &Plan,
         options: &EncodeOptions,
     ) -> Result<()> {
         for part in parts {
-            for tokens in self.tokens(&texts[part.clone()], plan, options)? {
+            for tokens in self.tokens(team, &texts[part.clone()], plan, options)? {
                 tokens.map_err(|error| error.moved(part.start))?;
             }
         }
@@ -66,6 +75,7 @@ impl SentenceEncoder {
     /// The embedding of each text, `[B, dim]`.
     pub(super) fn embed(
         &self,
+        team: &Team,
         texts: &[Windows],
         plan: &Plan,
         options: &EncodeOptions,
@@ -73,19 +83,19 @@ impl SentenceEncoder {
     ) -> Result<Array2<f32>> {
         let windows: Vec<&Window> = texts.iter().flat_map(|text| &text.windows).collect();
         let mut pooled = Array2::zeros((windows.len(), self.pooling.dim(self.hidden_size())));
-        let mut meter = meter.part(texts);
+        let meter = meter.part(texts);
         let batches = Batches::new(&windows, self.model.config(), plan.tokens_per_batch)?;
-        let results = Mutex::new((&mut pooled, &mut meter));
-        batches.for_each(|team, batch, buffers| {
+        let results = Mutex::new(&mut pooled);
+        let work = |team: &Team, batch: &Batch, buffers: &mut Buffers| {
             options.cancellation.check()?;
             let hidden = self.model.forward_in(team, batch, buffers); // [N, D]
             let rows = self.pooling.apply_by(team, hidden, batch, plan.skip); // [B, D]
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-            let (pooled, meter) = &mut *results;
-            batch.scatter(rows.view(), pooled);
-            meter.batch(batch.texts(), batch.ids().len());
+            let mut pooled = results.lock().unwrap_or_else(PoisonError::into_inner);
+            batch.scatter(rows.view(), *pooled);
+            meter.count(batch);
             Ok(())
-        })?;
+        };
+        batches.for_each(team, work, || meter.tell())?;
         let pooled = if windows.len() == texts.len() {
             pooled
         } else {

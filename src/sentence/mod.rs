@@ -21,8 +21,8 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use crate::error::Result;
 use crate::files::ModelFiles;
-use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
+use crate::kernels::{Precision, Team};
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
 use crate::similarity::Similarity;
@@ -307,18 +307,19 @@ impl SentenceEncoder {
     ) -> Result<EncodeReport> {
         let plan = Plan::new(self, options)?;
         options.install(|| {
+            let team = Team::gather();
             let parts = plan.parts(texts);
             if options.overflow == Overflow::Error && parts.len() > 1 {
-                self.check_lengths(texts, &parts, &plan, options)?;
+                self.check_lengths(&team, texts, &parts, &plan, options)?;
             }
             let mut meter = Meter::new(Some(texts.len()), options.progress.clone());
             let mut embeddings = Array2::zeros((texts.len(), plan.dim));
             let mut reports = Vec::with_capacity(texts.len());
             for part in parts {
-                let windows = self.tokens(&texts[part.clone()], &plan, options)?;
+                let windows = self.tokens(&team, &texts[part.clone()], &plan, options)?;
                 let windows: Result<Vec<_>> = windows.into_iter().collect();
                 let windows = windows.map_err(|error| error.moved(part.start))?;
-                let embedded = self.embed(&windows, &plan, options, &mut meter)?;
+                let embedded = self.embed(&team, &windows, &plan, options, &mut meter)?;
                 embeddings.slice_mut(s![part, ..]).assign(&embedded);
                 reports.extend(windows.iter().map(TextReport::new));
             }

@@ -221,7 +221,13 @@ impl EncodeOptions {
         self
     }
 
-    /// Called after each batch with what has been done so far, on the thread that drives the work; it should be quick.
+    /// Called with what has been done so far: after each batch that the calling thread took part in, and once all are
+    /// done. Where each thread has batches of its own, one call tells of those that other threads finished meanwhile too.
+    ///
+    /// The callback always runs on the thread that calls the encoder (with [`thread_pool`](Self::thread_pool), on the one
+    /// thread of that pool that the call runs on), one call after another; the counts never decrease. No lock is held and
+    /// nothing waits for it except this call, so it may use rayon and encode. While it runs, the other threads go on with
+    /// the batches that are left. If it panics, the remaining batches are left out, and the panic reaches the caller.
     ///
     /// ```
     /// use mpnet::EncodeOptions;

@@ -1,9 +1,10 @@
 //! What a caller of long work can see and do while it runs: [`Progress`], [`CancellationToken`].
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::tokenizer::Windows;
 
@@ -102,7 +103,7 @@ impl fmt::Debug for Callback {
     }
 }
 
-/// Counts what is done, and tells.
+/// Counts what is done, and tells the caller.
 #[derive(Debug)]
 pub(super) struct Meter {
     done: Progress,
@@ -118,30 +119,54 @@ impl Meter {
     pub(super) fn part(&mut self, texts: &[Windows]) -> PartMeter<'_> {
         let left = texts.iter().map(|text| text.windows.len()).collect();
         let of = |(text, windows): (usize, &Windows)| vec![text; windows.windows.len()];
-        PartMeter { left, text_of: texts.iter().enumerate().flat_map(of).collect(), meter: self }
+        PartMeter {
+            text_of: texts.iter().enumerate().flat_map(of).collect(),
+            counts: Mutex::new(Counts { left, told: self.done.tokens, done: &mut self.done }),
+            callback: self.callback.as_ref(),
+        }
     }
 }
 
-/// A [`Meter`] for a part of the texts.
+/// A [`Meter`] for a part of the texts. Any thread counts; the one that drives the call tells what was counted.
 pub(super) struct PartMeter<'m> {
-    meter: &'m mut Meter,
     /// The text of each window.
     text_of: Vec<usize>,
+    counts: Mutex<Counts<'m>>,
+    callback: Option<&'m Callback>,
+}
+
+struct Counts<'m> {
     /// How many windows of each text are to be computed still.
     left: Vec<usize>,
+    /// The tokens that the caller has been told of.
+    told: usize,
+    done: &'m mut Progress,
 }
 
 impl PartMeter<'_> {
-    /// A batch of these `windows` is done.
-    pub(super) fn batch(&mut self, windows: &[usize], tokens: usize) {
-        for &window in windows {
-            let left = &mut self.left[self.text_of[window]];
+    /// Counts a batch of windows as done.
+    pub(super) fn count(&self, batch: &Batch) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for &window in batch.texts() {
+            let left = &mut counts.left[self.text_of[window]];
             *left -= 1;
-            self.meter.done.texts += usize::from(*left == 0);
+            let is_done = *left == 0;
+            counts.done.texts += usize::from(is_done);
         }
-        self.meter.done.tokens += tokens;
-        if let Some(callback) = &self.meter.callback {
-            (callback.0)(self.meter.done);
+        counts.done.tokens += batch.ids().len();
+    }
+
+    /// Calls the callback, with no lock held, if there is something that it has not been told.
+    pub(super) fn tell(&self) {
+        let Some(callback) = self.callback else { return };
+        if let Some(done) = self.untold() {
+            (callback.0)(done);
         }
+    }
+
+    fn untold(&self) -> Option<Progress> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = *counts.done;
+        (std::mem::replace(&mut counts.told, done.tokens) < done.tokens).then_some(done)
     }
 }

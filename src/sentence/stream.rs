@@ -10,6 +10,7 @@ use super::options::{EncodeOptions, TextReport};
 use super::plan::{Plan, cost};
 use super::progress::Meter;
 use crate::error::{Error, Result};
+use crate::kernels::Team;
 use crate::tokenizer::Windows;
 
 /// An embedding, and what became of its text.
@@ -59,7 +60,8 @@ impl SentenceEncoder {
     ///
     /// A part of the texts is taken, on the thread that calls `next`, when its first embedding is asked for;
     /// [`EncodeOptions::tokens_per_batch`] says how much that is. Nothing else is held. A text with an error has it in
-    /// its place, and those after it go on; only [`Error::Cancelled`] is the last item.
+    /// its place, and those after it go on; only [`Error::Cancelled`] is the last item. The iterator also ends where
+    /// `texts` or the progress callback panics.
     ///
     /// ```
     /// use std::io::BufRead;
@@ -104,37 +106,34 @@ where
     I: Iterator,
     I::Item: AsRef<str> + Sync,
 {
-    /// The next texts; fewer than there is room for only at the end.
-    fn take(&mut self) -> Vec<I::Item> {
+    /// The next texts, and whether there may be more.
+    fn take(&mut self) -> (Vec<I::Item>, bool) {
         let (mut part, mut size) = (Vec::new(), 0);
         while size < self.plan.bytes_at_a_time() {
-            let Some(text) = self.texts.next() else {
-                self.ended = true;
-                break;
-            };
+            let Some(text) = self.texts.next() else { return (part, false) };
             size += cost(text.as_ref());
             part.push(text);
         }
-        part
+        (part, true)
     }
 
-    /// Takes and encodes the next part.
-    fn advance(&mut self) -> Result<()> {
+    /// Takes and encodes the next part; whether there may be more.
+    fn advance(&mut self) -> Result<bool> {
         self.options.cancellation.check()?;
-        let part = self.take();
+        let (part, more) = self.take();
         let (encoder, plan, options) = (self.encoder, &self.plan, &self.options);
         let meter = &mut self.meter;
         let (outcomes, rows) = options.install(|| {
-            let mut good = Vec::new();
+            let (team, mut good) = (Team::gather(), Vec::new());
             let outcomes: Vec<Result<TextReport>> = encoder
-                .tokens(&part, plan, options)?
+                .tokens(&team, &part, plan, options)?
                 .into_iter()
                 .map(|text| text.map(|text| keep(text, &mut good)))
                 .collect();
-            Ok::<_, Error>((outcomes, encoder.embed(&good, plan, options, meter)?))
+            Ok::<_, Error>((outcomes, encoder.embed(&team, &good, plan, options, meter)?))
         })?;
         self.queue(outcomes, &rows);
-        Ok(())
+        Ok(more)
     }
 
     /// `rows: [good, dim]` are the embeddings of the texts without an error.
@@ -166,9 +165,11 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && !self.ended {
-            if let Err(error) = self.advance() {
-                self.ended = true;
-                return Some(Err(error));
+            // Stays so if this fails, or panics in the texts' iterator or the callback: what was taken would be missing.
+            self.ended = true;
+            match self.advance() {
+                Ok(more) => self.ended = !more,
+                Err(error) => return Some(Err(error)),
             }
         }
         self.ready.pop_front()

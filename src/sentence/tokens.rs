@@ -10,7 +10,10 @@ use super::batches::Batches;
 use super::options::{EncodeOptions, Overflow, TextReport};
 use super::plan::Plan;
 use super::progress::Meter;
+use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::Team;
+use crate::model::Buffers;
 use crate::tokenizer::{Window, Windows};
 
 /// The hidden states of one text after the last layer, a row for each token.
@@ -113,17 +116,18 @@ impl SentenceEncoder {
         }
         let plan = Plan::new(self, options)?.with_offsets();
         options.install(|| {
+            let team = Team::gather();
             let mut meter = Meter::new(Some(texts.len()), options.progress.clone());
             let mut all = Vec::with_capacity(texts.len());
             let parts = plan.parts(texts);
             if options.overflow == Overflow::Error && parts.len() > 1 {
-                self.check_lengths(texts, &parts, &plan, options)?;
+                self.check_lengths(&team, texts, &parts, &plan, options)?;
             }
             for part in parts {
-                let windows = self.tokens(&texts[part.clone()], &plan, options)?;
+                let windows = self.tokens(&team, &texts[part.clone()], &plan, options)?;
                 let windows: Result<Vec<_>> = windows.into_iter().collect();
                 let windows = windows.map_err(|error| error.moved(part.start))?;
-                all.extend(self.hidden_states(&windows, &plan, options, &mut meter)?);
+                all.extend(self.hidden_states(&team, &windows, &plan, options, &mut meter)?);
             }
             Ok(all)
         })
@@ -132,6 +136,7 @@ impl SentenceEncoder {
     /// The hidden states of each text, its windows put together.
     pub(super) fn hidden_states(
         &self,
+        team: &Team,
         texts: &[Windows],
         plan: &Plan,
         options: &EncodeOptions,
@@ -154,22 +159,22 @@ impl SentenceEncoder {
             }
         }
         let windows: Vec<&Window> = texts.iter().flat_map(|text| &text.windows).collect();
-        let mut meter = meter.part(texts);
+        let meter = meter.part(texts);
         let batches = Batches::new(&windows, self.model.config(), plan.tokens_per_batch)?;
-        let results = Mutex::new((&mut out, &mut meter));
-        batches.for_each(|team, batch, buffers| {
+        let results = Mutex::new(&mut out);
+        let work = |team: &Team, batch: &Batch, buffers: &mut Buffers| {
             options.cancellation.check()?;
             let hidden = self.model.forward_in(team, batch, buffers); // [N, D]
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-            let (out, meter) = &mut *results;
+            let mut out = results.lock().unwrap_or_else(PoisonError::into_inner);
             for (range, &window) in batch.ranges().zip(batch.texts()) {
                 let (text, kept, to) = places[window].clone();
                 let rows = hidden.slice(s![range, ..]);
                 out[text].embeddings.slice_mut(s![to, ..]).assign(&rows.slice(s![kept, ..]));
             }
-            meter.batch(batch.texts(), batch.ids().len());
+            meter.count(batch);
             Ok(())
-        })?;
+        };
+        batches.for_each(team, work, || meter.tell())?;
         Ok(out)
     }
 }
