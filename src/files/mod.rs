@@ -125,8 +125,13 @@ impl<'a> ModelFiles<'a> {
     pub(crate) fn check(&self) -> Result<()> {
         if let Source::Directory(path) = &self.0 {
             let failed = |source| Error::Io { path: path.clone(), source };
-            if !path.metadata().map_err(failed)?.is_dir() {
-                return Err(failed(io::Error::other("not a directory")));
+            match path.metadata() {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => return Err(failed(io::Error::other("not a directory"))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(failed(io::Error::new(error.kind(), no_such_directory(path))));
+                }
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok(())
@@ -140,10 +145,14 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
-    /// Whether the file `name` is there.
+    /// Whether the file `name` is there. A link that leads nowhere counts: the file is meant to be there, and reading it says that
+    /// it is not.
     pub(crate) fn has(&self, name: &str) -> bool {
         match &self.0 {
-            Source::Directory(path) => path.join(name).is_file(),
+            Source::Directory(path) => {
+                let path = path.join(name);
+                path.is_file() || path.is_symlink() && !path.exists()
+            }
             Source::Memory(files) => files.contains_key(name),
         }
     }
@@ -156,7 +165,7 @@ impl<'a> ModelFiles<'a> {
                 let path = directory.join(name);
                 match read_bounded(&path) {
                     Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-                    Err(error) if is_absent(&error) => Ok(None),
+                    Err(error) if is_absent(&error) && !path.is_symlink() => Ok(None),
                     Err(source) => Err(Error::Io { path, source }),
                 }
             }
@@ -195,6 +204,27 @@ impl<'a> ModelFiles<'a> {
         };
         Error::Io { path, source: io::ErrorKind::NotFound.into() }
     }
+}
+
+/// What is wrong with a path that leads nowhere, and what may have been meant.
+fn no_such_directory(path: &Path) -> String {
+    let name = path.to_str().filter(|name| may_be_of_hub(name));
+    match name {
+        Some(name) => format!(
+            "there is no such directory. A model `{name}` on the Hugging Face hub is loaded by `SentenceEncoder::from_hub`, or \
+             fetched into a directory by `HubModel::new(\"{name}\").fetch()` (feature `hub`)"
+        ),
+        None => "there is no such directory".to_owned(),
+    }
+}
+
+/// Whether `name` has the form of a repository, `name` or `organisation/name`.
+fn may_be_of_hub(name: &str) -> bool {
+    let is_part = |part: &str| {
+        let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(inside)
+    };
+    name.split('/').count() <= 2 && name.split('/').all(is_part)
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -12,8 +12,12 @@ mod address;
 mod cache;
 mod client;
 mod download;
+mod environment;
+mod expand;
 mod files;
+mod forward;
 mod problem;
+mod proxies;
 mod settings;
 mod snapshot;
 mod tls;
@@ -27,7 +31,8 @@ use crate::sentence::{CancellationToken, SentenceEncoder};
 
 pub use problem::HubProblem;
 
-use settings::{Env, Settings, Token};
+use environment::Env;
+use settings::{Settings, Token};
 use snapshot::Revision;
 
 /// A model on the Hugging Face hub, or on a mirror of it: where it is, and how it is fetched.
