@@ -255,3 +255,57 @@ macro_rules! directory_from {
     )*};
 }
 directory_from!(&str, &String, String, &Path, &PathBuf, PathBuf);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `Error::Io` with the path, `NotFound`, and what was meant.
+    #[test]
+    fn a_directory_that_is_not_there_may_be_a_name_of_the_hub() {
+        let said = |path: &str| match ModelFiles::directory(path).check() {
+            Err(Error::Io { path: found, source }) => {
+                assert_eq!(
+                    (found.as_path(), source.kind()),
+                    (Path::new(path), io::ErrorKind::NotFound)
+                );
+                source.to_string()
+            }
+            other => panic!("{other:?}"),
+        };
+        for name in ["sentence-transformers/all-mpnet-base-v2", "all-mpnet-base-v2", "org/a_b.c-1"]
+        {
+            let said = said(name);
+            assert!(said.starts_with("there is no such directory"), "{said}");
+            assert!(
+                said.contains("`SentenceEncoder::from_hub`") && said.contains("(feature `hub`)"),
+                "{said}"
+            );
+            assert!(said.contains(&format!("HubModel::new(\"{name}\")")), "{said}");
+        }
+        for path in
+            ["/no/such", "a/b/c", "./model", "../model", "models/", "~/model", "two words", ""]
+        {
+            assert_eq!(said(path), "there is no such directory", "{path}");
+        }
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let error = ModelFiles::directory(file).check().unwrap_err();
+        assert!(
+            matches!(&error, Error::Io { source, .. } if source.to_string() == "not a directory"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_to_nothing_is_not_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("modules.json");
+        std::os::unix::fs::symlink("gone", &link).unwrap();
+        let files = ModelFiles::directory(folder.path());
+        assert!(files.has("modules.json"));
+        assert!(matches!(files.read("modules.json"), Err(Error::Io { path, .. }) if path == link));
+        assert!(!files.has("config.json"));
+        assert!(files.read("config.json").unwrap().is_none());
+    }
+}
