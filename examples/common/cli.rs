@@ -37,7 +37,12 @@ pub fn find_model(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
     match flag.map(|dir| ("--model", dir)).or_else(variable) {
         None => Ok(Some(cache_dir()?).filter(|dir| fetch::is_complete(dir))),
         Some((_, dir)) if dir.is_dir() => Ok(Some(dir)),
-        Some((from, dir)) => Err(format!("{from}: there is no directory {}", dir.display()).into()),
+        Some((from, dir)) => Err(format!(
+            "{from}: there is no directory {}. For the name of a model on the Hugging Face hub run the example from_hub \
+             (--features hub), which prints the directory that it fetches the model into",
+            dir.display()
+        )
+        .into()),
     }
 }
 

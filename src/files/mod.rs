@@ -128,8 +128,13 @@ impl<'a> ModelFiles<'a> {
     pub(crate) fn check(&self) -> Result<()> {
         if let Source::Directory(path) = &self.0 {
             let failed = |source| Error::Io { path: path.clone(), source };
-            if !path.metadata().map_err(failed)?.is_dir() {
-                return Err(failed(io::Error::other("not a directory")));
+            match path.metadata() {
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => return Err(failed(io::Error::other("not a directory"))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(failed(io::Error::new(error.kind(), no_such_directory(path))));
+                }
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok(())
@@ -143,10 +148,14 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
-    /// Whether the file `name` is there.
+    /// Whether the file `name` is there. A link that leads nowhere counts: the file is meant to be there, and reading it says that
+    /// it is not.
     pub(crate) fn has(&self, name: &str) -> bool {
         match &self.0 {
-            Source::Directory(path) => path.join(name).is_file(),
+            Source::Directory(path) => {
+                let path = path.join(name);
+                path.is_file() || path.is_symlink() && !path.exists()
+            }
             Source::Memory(files) => files.contains_key(name),
         }
     }
@@ -179,7 +188,7 @@ impl<'a> ModelFiles<'a> {
                 let path = directory.join(name);
                 match read_bounded(&path) {
                     Ok(bytes) => Some(Cow::Owned(bytes)),
-                    Err(error) if is_absent(&error) => None,
+                    Err(error) if is_absent(&error) && !path.is_symlink() => None,
                     Err(source) => return Err(Error::Io { path, source }),
                 }
             }
@@ -276,6 +285,27 @@ pub(crate) fn is_true(value: Option<&Value>) -> bool {
     }
 }
 
+/// What is wrong with a path that leads nowhere, and what may have been meant.
+fn no_such_directory(path: &Path) -> String {
+    let name = path.to_str().filter(|name| may_be_of_hub(name));
+    match name {
+        Some(name) => format!(
+            "there is no such directory. A model `{name}` on the Hugging Face hub is loaded by `SentenceEncoder::from_hub`, or \
+             fetched into a directory by `HubModel::new(\"{name}\").fetch()` (feature `hub`)"
+        ),
+        None => "there is no such directory".to_owned(),
+    }
+}
+
+/// Whether `name` has the form of a repository, `name` or `organisation/name`.
+fn may_be_of_hub(name: &str) -> bool {
+    let is_part = |part: &str| {
+        let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(inside)
+    };
+    name.split('/').count() <= 2 && name.split('/').all(is_part)
+}
+
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -304,3 +334,57 @@ macro_rules! directory_from {
     )*};
 }
 directory_from!(&str, &String, String, &Path, &PathBuf, PathBuf);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `Error::Io` with the path, `NotFound`, and what was meant.
+    #[test]
+    fn a_directory_that_is_not_there_may_be_a_name_of_the_hub() {
+        let said = |path: &str| match ModelFiles::directory(path).check() {
+            Err(Error::Io { path: found, source }) => {
+                assert_eq!(
+                    (found.as_path(), source.kind()),
+                    (Path::new(path), io::ErrorKind::NotFound)
+                );
+                source.to_string()
+            }
+            other => panic!("{other:?}"),
+        };
+        for name in ["sentence-transformers/all-mpnet-base-v2", "all-mpnet-base-v2", "org/a_b.c-1"]
+        {
+            let said = said(name);
+            assert!(said.starts_with("there is no such directory"), "{said}");
+            assert!(
+                said.contains("`SentenceEncoder::from_hub`") && said.contains("(feature `hub`)"),
+                "{said}"
+            );
+            assert!(said.contains(&format!("HubModel::new(\"{name}\")")), "{said}");
+        }
+        for path in
+            ["/no/such", "a/b/c", "./model", "../model", "models/", "~/model", "two words", ""]
+        {
+            assert_eq!(said(path), "there is no such directory", "{path}");
+        }
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let error = ModelFiles::directory(file).check().unwrap_err();
+        assert!(
+            matches!(&error, Error::Io { source, .. } if source.to_string() == "not a directory"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_to_nothing_is_not_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("modules.json");
+        std::os::unix::fs::symlink("gone", &link).unwrap();
+        let files = ModelFiles::directory(folder.path());
+        assert!(files.has("modules.json"));
+        assert!(matches!(files.read("modules.json"), Err(Error::Io { path, .. }) if path == link));
+        assert!(!files.has("config.json"));
+        assert!(files.read("config.json").unwrap().is_none());
+    }
+}

@@ -54,15 +54,50 @@ impl Address {
         is_https(&self.0)
     }
 
+    pub(super) fn scheme(&self) -> &str {
+        self.0.scheme_str().unwrap_or_default()
+    }
+
+    /// In small letters, an IPv6 address without its brackets.
+    pub(super) fn host(&self) -> String {
+        self.0.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase()
+    }
+
+    /// The port, unless it is that of the scheme.
+    pub(super) fn unusual_port(&self) -> Option<u16> {
+        self.0.port_u16().filter(|&port| port != if self.is_encrypted() { 443 } else { 80 })
+    }
+
+    /// For the header `Host`.
+    pub(super) fn host_and_port(&self) -> String {
+        let port = self.unusual_port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}", self.0.host().unwrap_or_default())
+    }
+
+    /// Name and password, `name:password`.
+    pub(super) fn credentials(&self) -> Option<&str> {
+        Some(self.0.authority()?.as_str().rsplit_once('@')?.0)
+    }
+
+    /// For a proxy: all but name and password.
+    pub(super) fn absolute(&self) -> String {
+        let path = self.0.path_and_query().map_or("/", |path| path.as_str());
+        format!("{}://{}{path}", self.scheme(), self.host_and_port())
+    }
+
+    /// For errors: scheme, host and port.
+    pub(super) fn origin(&self) -> String {
+        let port = self.0.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}", self.scheme(), self.0.host().unwrap_or_default())
+    }
+
     pub(super) fn uri(&self) -> &Uri {
         &self.0
     }
 
     /// For errors: without a name and password, and without the query, which may hold the key to a download.
     pub(super) fn shown(&self) -> String {
-        let host = self.0.host().unwrap_or_default();
-        let port = self.0.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{}://{host}{port}{}", self.0.scheme_str().unwrap_or_default(), self.0.path())
+        format!("{}{}", self.origin(), self.0.path())
     }
 }
 

@@ -6,9 +6,11 @@
 //!                   blobs/<etag>                    the contents, by hash
 //!                   blobs/<etag>.incomplete         a part of them
 //!                   .no_exist/<commit>/<file>       the hub has no such file
+//!                   trees/<commit>.json             the names of all files, by Python's download of a whole repository
 //! .locks/models--org--name/<etag>.lock              held while fetching
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +18,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::sentence::CancellationToken;
 
 /// How often it is asked whether another process is done.
 const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// What the cache knows of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is there.
+    There,
+    /// There is a link to it, and nothing at the link's end.
+    Unlinked,
+    /// The repository has it, but it was not fetched.
+    Listed,
+    /// The repository has none.
+    Absent,
+    Nothing,
+}
 
 /// A repository in the cache.
 #[derive(Debug)]
@@ -77,9 +96,42 @@ impl Cache {
         self.snapshot(commit).join(file).is_file()
     }
 
-    /// Whether the hub has said that there is no such file.
-    pub(super) fn lacks(&self, commit: &str, file: &str) -> bool {
-        self.no_exist(commit, file).is_file()
+    /// What the cache knows of a file of a commit.
+    pub(super) fn knows(&self, commit: &str, file: &str) -> Known {
+        if self.has(commit, file) {
+            return Known::There;
+        }
+        if self.snapshot(commit).join(file).is_symlink() {
+            return Known::Unlinked;
+        }
+        if self.no_exist(commit, file).is_file() {
+            return Known::Absent;
+        }
+        match self.listing(commit) {
+            Some(files) if files.contains_key(file) => Known::Listed,
+            Some(_) => Known::Absent,
+            None => Known::Nothing,
+        }
+    }
+
+    /// The names of all files of a commit, as Python's huggingface_hub keeps them; `None` without them, or if they are of a format
+    /// that is not known.
+    fn listing(&self, commit: &str) -> Option<BTreeMap<String, IgnoredAny>> {
+        #[derive(Deserialize)]
+        struct Listing {
+            format_version: u64,
+            files: BTreeMap<String, IgnoredAny>,
+        }
+        let path = self.folder.join("trees").join(format!("{commit}.json"));
+        let listing: Listing = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (listing.format_version == 1).then_some(listing.files)
+    }
+
+    /// A blob that was not fetched to its end.
+    pub(super) fn part_of_download(&self) -> Option<PathBuf> {
+        let blobs = fs::read_dir(self.folder.join("blobs")).ok()?.flatten();
+        let mut paths = blobs.map(|entry| entry.path());
+        paths.find(|path| path.extension().is_some_and(|extension| extension == "incomplete"))
     }
 
     pub(super) fn set_lacking(&self, commit: &str, file: &str) -> Result<()> {

@@ -8,12 +8,15 @@ use ureq::{Agent, Body};
 
 use super::address::{Address, escape};
 use super::cache::is_commit;
+use super::forward;
 use super::problem::HubProblem;
+use super::proxies::{Proxies, Proxy};
 use super::settings::{Settings, Token};
 use super::tls;
 use crate::error::Result;
 
 const MAX_REDIRECTS: usize = 10;
+const USER_AGENT: &str = concat!("mpnet/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For each piece of an answer, not for all of it.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,22 +39,27 @@ pub(super) struct Metadata {
 
 /// A client of one hub.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Client<'s> {
     agent: Agent,
     has_tls: bool,
+    proxies: &'s Proxies,
+    /// Of `HEAD` and of `GET`, if the environment says them.
+    timeouts: (Option<Duration>, Option<Duration>),
     endpoint: String,
     repo: String,
     token: Token,
 }
 
-impl Client {
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
+impl<'s> Client<'s> {
+    pub(super) fn new(settings: &'s Settings) -> Result<Self> {
         let config = Agent::config_builder()
+            // They are chosen here, for each address: ureq takes one for all.
+            .proxy(None)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(READ_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
-            .user_agent(concat!("mpnet/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT)
             // Redirects are followed here: the token must not go to other addresses, and the hub's headers are in the
             // answers on the way.
             .max_redirects(0)
@@ -59,14 +67,14 @@ impl Client {
         let provider = tls::provider();
         let has_tls = provider.is_some();
         let config = match provider {
-            Some(provider) => {
-                config.tls_config(tls::config(provider, settings.trusted.as_deref())?)
-            }
+            Some(provider) => config.tls_config(tls::config(provider, settings.trusted.as_ref())?),
             None => config,
         };
         Ok(Self {
             agent: config.build().new_agent(),
             has_tls,
+            proxies: &settings.proxies,
+            timeouts: settings.timeouts,
             endpoint: settings.endpoint.clone(),
             repo: settings.repo.clone(),
             token: settings.token.clone(),
@@ -151,21 +159,104 @@ impl Client {
                            installed (`rustls::crypto::CryptoProvider::install_default`)";
             return Err(HubProblem::Tls { problem: problem.to_owned() });
         }
-        let mut request = match method {
-            Method::Head => self.agent.head(address.uri()),
-            Method::Get { .. } => self.agent.get(address.uri()),
-        };
         // Compressed, a file would have another length, and no parts.
-        request = request.header("Accept-Encoding", "identity");
+        let mut headers = vec![("Accept-Encoding", "identity".to_owned())];
         if let Method::Get { start: start @ 1.. } = method {
-            request = request.header("Range", format!("bytes={start}-"));
+            headers.push(("Range", format!("bytes={start}-")));
         }
         if let Token::Given(token) = &self.token
             && address.same_origin(hub)
         {
-            request = request.header("Authorization", format!("Bearer {token}"));
+            headers.push(("Authorization", format!("Bearer {token}")));
         }
-        request.call().map_err(|error| unreachable_because(address, &error))
+        match self.proxies.of_address(address) {
+            None => self
+                .request(method, address, headers, None)
+                .map_err(|error| unreachable_because(address, &error)),
+            Some(proxy) => self.send_by(proxy, method, address, headers),
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        address: &Address,
+        headers: Vec<(&str, String)>,
+        proxy: Option<ureq::Proxy>,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let mut request = match method {
+            Method::Head => self.agent.head(address.uri()),
+            Method::Get { .. } => self.agent.get(address.uri()),
+        };
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let mut config = request.config().proxy(proxy);
+        if let Some(patience) = self.patience(method) {
+            config = config
+                .timeout_resolve(Some(patience))
+                .timeout_connect(Some(patience))
+                .timeout_recv_response(Some(patience))
+                .timeout_per_read(Some(patience));
+        }
+        config.build().call()
+    }
+
+    /// What the environment says of how long to wait.
+    fn patience(&self, method: Method) -> Option<Duration> {
+        match method {
+            Method::Head => self.timeouts.0,
+            Method::Get { .. } => self.timeouts.1,
+        }
+    }
+
+    /// Through a tunnel to an `https` address; an `http` address the proxy asks itself.
+    fn send_by(
+        &self,
+        proxy: &Proxy,
+        method: Method,
+        address: &Address,
+        mut headers: Vec<(&str, String)>,
+    ) -> Result<Response<Body>, HubProblem> {
+        let usable = proxy.usable()?;
+        if address.is_encrypted() {
+            let response = self.request(method, address, headers, Some(usable.clone()));
+            return response.map_err(|error| no_tunnel_because(proxy, address, &error));
+        }
+        if usable.protocol() != ureq::ProxyProtocol::Http {
+            return Err(
+                proxy.refuses("is of `https://`, which is not supported for an `http://` address")
+            );
+        }
+        headers.push(("User-Agent", USER_AGENT.to_owned()));
+        if let Some(credentials) = address.credentials()
+            && !headers.iter().any(|(name, _)| *name == "Authorization")
+        {
+            let basic = forward::base64(credentials.as_bytes());
+            headers.push(("Authorization", format!("Basic {basic}")));
+        }
+        let patience = self.patience(method);
+        let timeouts = (patience.unwrap_or(CONNECT_TIMEOUT), patience.unwrap_or(READ_TIMEOUT));
+        let name = match method {
+            Method::Head => "HEAD",
+            Method::Get { .. } => "GET",
+        };
+        let response = forward::send(usable, name, address, &headers, timeouts)
+            .map_err(|error| proxy.fails(error))?;
+        let status = response.status().as_u16();
+        let is_of_hub = ["X-Error-Code", "X-Error-Message"]
+            .iter()
+            .any(|it| response.headers().contains_key(*it));
+        match status {
+            403 | 407 | 502..=504 if !is_of_hub => {
+                let problem = format!(
+                    "answers with status {status}, or what it asked does: {}",
+                    address.origin()
+                );
+                Err(proxy.answers(status, &problem))
+            }
+            _ => Ok(response),
+        }
     }
 }
 
@@ -175,10 +266,36 @@ enum Method {
     Get { start: u64 },
 }
 
+/// Behind the tunnel only the hub can be at fault for what concerns certificates.
+fn no_tunnel_because(proxy: &Proxy, address: &Address, error: &ureq::Error) -> HubProblem {
+    let hub = address.origin();
+    match error {
+        _ if is_of_tls(error) => unreachable_because(address, error),
+        ureq::Error::ConnectProxyFailed(reason) => {
+            // ureq has the status in its message alone.
+            let status = reason.strip_prefix("proxy server responded ");
+            match status.and_then(|it| it.split('/').next()?.parse().ok()) {
+                Some(status) => {
+                    let problem = format!("opens no way to {hub}: it answers with status {status}");
+                    proxy.answers(status, &problem)
+                }
+                None => proxy.fails(format!("opens no way to {hub}: {reason}")),
+            }
+        }
+        _ => proxy.fails(error),
+    }
+}
+
 fn unreachable_because(address: &Address, error: &ureq::Error) -> HubProblem {
     let (url, problem) = (address.shown(), error.to_string());
     if is_of_tls(error) {
-        HubProblem::Tls { problem: format!("{url}: {problem}") }
+        let advice = match problem.contains("UnknownIssuer") {
+            true => {
+                " (a file of certificates to trust instead of the built-in ones goes into SSL_CERT_FILE)"
+            }
+            false => "",
+        };
+        HubProblem::Tls { problem: format!("{url}: {problem}{advice}") }
     } else {
         HubProblem::Unreachable { url, problem }
     }

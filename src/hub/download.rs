@@ -97,7 +97,7 @@ pub(super) fn blob(
 /// One file on its way.
 struct Transfer<'t> {
     snapshot: &'t Snapshot<'t>,
-    client: &'t Client,
+    client: &'t Client<'t>,
     file: &'t str,
     metadata: &'t Metadata,
     /// Where its bytes go.

@@ -1,7 +1,6 @@
 //! Which files a model has: those that loading reads. The small ones come first, the weights last, so that what was interrupted
 //! does not look complete.
 
-use super::problem::HubProblem;
 use super::snapshot::Snapshot;
 use crate::checkpoint::{INDEX, WEIGHTS, shard_names};
 use crate::error::Result;
@@ -57,7 +56,7 @@ fn weights(snapshot: &Snapshot, files: &ModelFiles, folder: &str) -> Result<()> 
         return Ok(());
     }
     if !snapshot.get(&format!("{folder}{INDEX}"))? {
-        return Err(snapshot.revision.wrong(&single, HubProblem::FileNotFound));
+        return Err(snapshot.missing(&single));
     }
     let shards = shard_names(files, folder)?.unwrap_or_default();
     shards.iter().try_for_each(|shard| snapshot.require(&format!("{folder}{shard}")))

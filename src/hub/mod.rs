@@ -12,8 +12,12 @@ mod address;
 mod cache;
 mod client;
 mod download;
+mod environment;
+mod expand;
 mod files;
+mod forward;
 mod problem;
+mod proxies;
 mod settings;
 mod snapshot;
 mod tls;
@@ -27,7 +31,8 @@ use crate::sentence::{CancellationToken, SentenceEncoder};
 
 pub use problem::HubProblem;
 
-use settings::{Env, Settings, Token};
+use environment::Env;
+use settings::{Settings, Token};
 use snapshot::Revision;
 
 /// A model on the Hugging Face hub, or on a mirror of it: where it is, and how it is fetched.
@@ -55,20 +60,36 @@ use snapshot::Revision;
 /// and the sha256 of files that it keeps in large-file storage, as it does weights. A file gets its name in the cache when it is whole
 /// and right. Several threads or processes may fetch into one cache.
 ///
+/// # Without a network
+///
+/// A cache that is complete is enough, with [`local_files_only`](Self::local_files_only) or when the hub cannot be asked. That it
+/// is complete is known if this crate filled it, or a recent huggingface_hub, which keeps a listing of the repository's files. An older
+/// one leaves no trace of the optional files that a repository does not have; they count as absent, as they do in Python, unless
+/// that could change the embeddings unseen: if `modules.json` is not there though other files of sentence-transformers are, or
+/// though the repository was not downloaded as a whole (transformers leaves such a cache), or if a download was interrupted. Then
+/// the error names the file, and the folder to load by [`from_pretrained`](SentenceEncoder::from_pretrained) if that is all there is.
+///
 /// # Environment
 ///
-/// As for Python's huggingface_hub and sentence-transformers; what is set on the `HubModel` goes first. An empty variable counts as
-/// unset.
+/// As for Python's huggingface_hub 2.4 and sentence-transformers 6.2; what is set on the `HubModel` has precedence. An empty variable
+/// counts as unset. In paths, `~`, `~user`, `$NAME` and `${NAME}` are replaced (on Windows `%NAME%`, too), and names that are not
+/// set stay; in `SENTENCE_TRANSFORMERS_HOME` and [`cache_dir`](Self::cache_dir) only `~` and `~user` are.
 ///
 /// | variable | meaning |
 /// |---|---|
-/// | `SENTENCE_TRANSFORMERS_HOME`, `HF_HUB_CACHE`, `HF_HOME` (`$HF_HOME/hub`), `XDG_CACHE_HOME` (`…/huggingface/hub`) | the cache, the first that is set; else `~/.cache/huggingface/hub` |
+/// | `SENTENCE_TRANSFORMERS_HOME`, `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME` (`$HF_HOME/hub`), `XDG_CACHE_HOME` (`…/huggingface/hub`) | the cache, the first that is set; else `~/.cache/huggingface/hub` |
 /// | `HF_ENDPOINT` | the hub; else `https://huggingface.co` |
-/// | `HF_TOKEN`, `HF_TOKEN_PATH` | the token, or the file that holds it; else `$HF_HOME/token` |
+/// | `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH` | the token, or the file that holds it; else `$HF_HOME/token` |
 /// | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | `1`: send only a token that was set by [`token`](Self::token) |
-/// | `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | `1`: as [`local_files_only`](Self::local_files_only) |
-/// | `SSL_CERT_FILE` | certificates (PEM) to trust instead of Mozilla's, which are built in |
-/// | `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, … | as elsewhere |
+/// | `HF_OIDC_RESOURCE` | refused: tokens are not exchanged |
+/// | `HF_HUB_OFFLINE`, or else `TRANSFORMERS_OFFLINE` | `1`: as [`local_files_only`](Self::local_files_only) |
+/// | `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT` | seconds to wait for an answer, and for each piece of a file; else 10 to connect and 30 to read |
+/// | `SSL_CERT_FILE`, or else `SSL_CERT_DIR` | certificates (PEM) to trust instead of Mozilla's, which are built in: a file, or folders as OpenSSL has them |
+/// | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` | the proxy for addresses of that scheme, else the last, as `http://name:password@host:port`; names in small letters have precedence. SOCKS is refused |
+/// | `NO_PROXY` | what is asked without a proxy, by commas: `example.com` with all below it, `.example.com`, addresses, networks (`10.0.0.0/8`), each with a port or not, or `*` |
+///
+/// `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `TRANSFORMERS_CACHE` and the proxies of the system's settings are not read: the first
+/// three not by that Python, either.
 ///
 /// # TLS
 ///
@@ -121,6 +142,9 @@ impl HubModel {
     }
 
     /// The cache, instead of what the environment says: the directory in which `models--organisation--name` is.
+    ///
+    /// `~` and `~user` at its beginning are home directories, as for `cache_folder` in Python; write `./~` for a folder of that name.
+    /// Nothing else is replaced.
     ///
     /// ```
     /// # let cache = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/hub_cache.rs"));

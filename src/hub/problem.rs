@@ -15,11 +15,14 @@
 pub enum HubProblem {
     /// Nothing may be asked of the hub, and the cache does not have the file, or does not know that there is none.
     #[error(
-        "it is not in the cache `{cache}`, and the hub is not asked (`local_files_only`, or HF_HUB_OFFLINE is set)"
+        "it is not in the cache `{cache}`, and the hub is not asked (`local_files_only`, or HF_HUB_OFFLINE or \
+         TRANSFORMERS_OFFLINE is set): {advice}"
     )]
     Offline {
         /// The directory of the cache.
         cache: String,
+        /// What is known of the file, and what to do.
+        advice: String,
     },
 
     /// The repository does not exist, or only a token opens it.
@@ -67,9 +70,18 @@ pub enum HubProblem {
     /// No answer, or one that breaks off again and again.
     #[error("`{url}` cannot be read: {problem}")]
     Unreachable {
-        /// The address, without what stands after `?`, which may be secret.
+        /// The address, without what stands after `?`, which may be secret; that of the proxy, if there is one.
         url: String,
         /// What went wrong: resolving, connecting, TLS, HTTP.
+        problem: String,
+    },
+
+    /// The proxy that the environment names for the address cannot be used, or refuses.
+    #[error("the proxy {proxy} {problem}")]
+    Proxy {
+        /// Its address, without name and password, and the variable that says it.
+        proxy: String,
+        /// Why.
         problem: String,
     },
 
@@ -120,10 +132,15 @@ impl HubProblem {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Status { status, .. } => is_transient(*status),
             _ => false,
         }
     }
+}
+
+/// Whether an answer with such a status may well be another in a moment.
+pub(super) fn is_transient(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 fn said(message: &str) -> String {

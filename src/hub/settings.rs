@@ -1,14 +1,13 @@
 //! What the caller has set, what the environment says, and what holds otherwise.
 
-use std::env;
-use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::HubModel;
 use super::address::Address;
+use super::environment::{Certificates, Env};
+use super::proxies::Proxies;
 use crate::error::{Error, Result};
 
 const ENDPOINT: &str = "https://huggingface.co";
@@ -34,72 +33,6 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The variables of an environment.
-pub(super) struct Env(Box<Lookup>);
-
-type Lookup = dyn Fn(&str) -> Option<OsString>;
-
-impl Env {
-    pub(super) fn of_process() -> Self {
-        Self(Box::new(|name| env::var_os(name)))
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        let value = PathBuf::from((self.0)(name).filter(|value| !value.is_empty())?);
-        match value.strip_prefix("~") {
-            Ok(rest) => Some(self.home()?.join(rest)),
-            Err(_) => Some(value),
-        }
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        let value = (self.0)(name)?.into_string().ok()?;
-        Some(value.trim().to_owned()).filter(|value| !value.is_empty())
-    }
-
-    /// The words that huggingface_hub takes for yes.
-    fn is_on(&self, name: &str) -> bool {
-        let value = self.text(name).unwrap_or_default().to_uppercase();
-        ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
-    }
-
-    fn home(&self) -> Option<PathBuf> {
-        let home = (self.0)("HOME").or_else(|| (self.0)("USERPROFILE"));
-        home.filter(|home| !home.is_empty()).map(PathBuf::from)
-    }
-
-    /// `HF_HOME`: what all of Hugging Face's libraries keep.
-    fn hf_home(&self) -> Option<PathBuf> {
-        self.path("HF_HOME").or_else(|| {
-            let cache = self.path("XDG_CACHE_HOME").or_else(|| Some(self.home()?.join(".cache")));
-            Some(cache?.join("huggingface"))
-        })
-    }
-
-    fn cache(&self) -> Option<PathBuf> {
-        ["SENTENCE_TRANSFORMERS_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]
-            .iter()
-            .find_map(|name| self.path(name))
-            .or_else(|| Some(self.hf_home()?.join("hub")))
-    }
-
-    fn token(&self) -> Result<Option<String>> {
-        if self.is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
-            return Ok(None);
-        }
-        if let Some(token) = self.text("HF_TOKEN").or_else(|| self.text("HUGGING_FACE_HUB_TOKEN")) {
-            return Ok(Some(token));
-        }
-        let path = self.path("HF_TOKEN_PATH").or_else(|| Some(self.hf_home()?.join("token")));
-        let Some(path) = path else { return Ok(None) };
-        match fs::read_to_string(&path) {
-            Ok(token) => Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(Error::Io { path, source }),
-        }
-    }
-}
-
 /// All that is needed to fetch, checked.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -111,8 +44,11 @@ pub(super) struct Settings {
     pub(super) cache: PathBuf,
     pub(super) token: Token,
     pub(super) offline: bool,
-    /// A file of certificates to trust.
-    pub(super) trusted: Option<PathBuf>,
+    /// Certificates to trust instead of those that are built in.
+    pub(super) trusted: Option<Certificates>,
+    pub(super) proxies: Proxies,
+    /// How long to wait for what the hub says of a file, and for each piece of a file.
+    pub(super) timeouts: (Option<Duration>, Option<Duration>),
 }
 
 impl Settings {
@@ -123,16 +59,22 @@ impl Settings {
         };
         check_repo(&repo)?;
         check_revision(&model.revision)?;
-        let cache = model.cache_dir.clone().or_else(|| env.cache()).ok_or_else(|| {
-            let problem = "there is no home directory: set it, or HF_HOME".to_owned();
+        let cache = match &model.cache_dir {
+            Some(folder) => Some(env.path_of("cache_dir", folder.as_os_str())?),
+            None => env.cache()?,
+        };
+        let cache = cache.ok_or_else(|| {
+            let problem = "there is no home directory: set HOME, or HF_HOME".to_owned();
             Error::Option { option: "cache_dir", problem }
         })?;
+        let offline = model.local_files_only || env.is_offline();
         let token = match &model.token {
+            Token::Implicit if offline => Token::None,
             Token::Implicit => env.token()?.map_or(Token::None, Token::Given),
             set => set.clone(),
         };
         check_token(&token)?;
-        let endpoint = model.endpoint.clone().or_else(|| env.text("HF_ENDPOINT"));
+        let endpoint = model.endpoint.clone().or_else(|| env.endpoint());
         Ok(Self {
             repo,
             revision: model.revision.clone(),
@@ -140,10 +82,13 @@ impl Settings {
             cache: std::path::absolute(&cache)
                 .map_err(|source| Error::Io { path: cache, source })?,
             token,
-            offline: model.local_files_only
-                || env.is_on("HF_HUB_OFFLINE")
-                || env.is_on("TRANSFORMERS_OFFLINE"),
-            trusted: env.path("SSL_CERT_FILE"),
+            offline,
+            trusted: env.certificates()?,
+            proxies: Proxies::of(env),
+            timeouts: (
+                env.seconds("HF_HUB_ETAG_TIMEOUT")?,
+                env.seconds("HF_HUB_DOWNLOAD_TIMEOUT")?,
+            ),
         })
     }
 }
@@ -209,15 +154,10 @@ pub(super) fn is_inside(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::environment::tests::env;
     use super::*;
 
-    fn env(variables: &[(&'static str, &str)]) -> Env {
-        let variables: Vec<(&str, OsString)> =
-            variables.iter().map(|&(name, value)| (name, value.into())).collect();
-        Env(Box::new(move |name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
-        }))
-    }
+    use std::fs;
 
     fn resolve(model: HubModel, variables: &[(&'static str, &str)]) -> Settings {
         Settings::resolve(&model, &env(variables)).unwrap()

@@ -8,6 +8,9 @@ mod cache;
 mod environment;
 mod errors;
 mod hostile;
+mod offline;
+mod proxies;
+mod proxy;
 mod transfer;
 
 use std::path::{Path, PathBuf};
