@@ -253,7 +253,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
     /// An [`Error`] that names the file, field or tensor, if one is missing, damaged or not supported;
     /// [`Error::Option`] if an option contradicts the model.
     pub fn build(self) -> Result<SentenceEncoder> {
-        let isa = self.isa.map_or_else(Isa::detect, Ok)?;
+        let isa = Isa::choose(self.isa)?;
         at_least_one("tokens_per_batch", self.tokens_per_batch)?;
         self.files.check()?;
         let mut pipeline = Pipeline::read(&self.files, isa)?;

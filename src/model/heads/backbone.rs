@@ -109,7 +109,7 @@ pub(super) struct Source<'s, 'a> {
 impl<'s, 'a> Source<'s, 'a> {
     pub(super) fn open(files: &'s ModelFiles<'a>, options: &HeadOptions) -> Result<Self> {
         files.check()?;
-        let (name, isa) = ("config.json", options.isa.map_or_else(Isa::detect, Ok)?);
+        let (name, isa) = ("config.json", Isa::choose(options.isa)?);
         let json = files.require(name)?;
         let mut head_config = HeadConfig::from_json(&json, &files.label(name))?;
         if let Some(settings) = files.read(SETTINGS)? {
