@@ -271,8 +271,8 @@ impl<'a> Checkpoint<'a> {
         isa: Isa,
         precision: Precision,
     ) -> Result<Self> {
-        let key = packed::Key::new(isa, precision, self.digest());
-        self.packed = Some(PackedFile::open(path, key, isa)?);
+        let key = || packed::Key::new(isa, precision, self.digest());
+        self.packed = Some(PackedFile::open(path, isa, key)?);
         Ok(self)
     }
 

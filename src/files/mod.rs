@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 
 pub(crate) use digest::digest;
-pub(crate) use mmap::{map, map_file};
+pub(crate) use mmap::map_file;
 pub(crate) use replace::replace;
 pub(crate) use staging::Staging;
 
