@@ -17,6 +17,8 @@
 //! # Ok::<(), mpnet::Error>(())
 //! ```
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
@@ -35,8 +37,14 @@ use crate::error::{Result, at_least_one};
 /// ```
 #[must_use]
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
-    let pieces = text.split_sentence_bound_indices();
-    pieces.filter_map(|(start, piece)| visible(piece, start)).collect()
+    let thin = Thin::new(text);
+    let pieces = thin.text.split_sentence_bound_indices();
+    pieces
+        .filter_map(|(start, piece)| {
+            let bytes = thin.place(start)..thin.place(start + piece.len());
+            visible(&text[bytes.clone()], bytes.start)
+        })
+        .collect()
 }
 
 /// `text` in chunks of whole sentences, as many as fit into `max_chars` characters each. A longer sentence is cut
@@ -55,29 +63,41 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
 /// [`Error::Option`](crate::Error::Option) if `max_chars` is 0.
 pub fn by_chars(text: &str, max_chars: usize) -> Result<Vec<Range<usize>>> {
     at_least_one("max_chars", max_chars)?;
-    let fits = |range: &Range<usize>| text[range.clone()].chars().nth(max_chars).is_none();
-    let pack = |pieces: Vec<Range<usize>>| {
-        let mut packed: Vec<Range<usize>> = Vec::new();
-        for piece in pieces {
-            match packed.last_mut() {
-                Some(last) if fits(&(last.start..piece.end)) => last.end = piece.end,
-                _ => packed.push(piece),
-            }
-        }
-        packed
-    };
     let mut pieces = Vec::new();
     for sentence in sentences(text) {
-        if fits(&sentence) {
+        if text[sentence.clone()].chars().nth(max_chars).is_none() {
             pieces.push(sentence);
         } else {
             let words = words(text, sentence);
-            pieces.extend(pack(
-                words.into_iter().flat_map(|word| cut(text, word, max_chars)).collect(),
-            ));
+            let words = words.into_iter().flat_map(|word| cut(text, word, max_chars));
+            pieces.extend(pack(text, words, max_chars));
         }
     }
-    Ok(pack(pieces))
+    Ok(pack(text, pieces, max_chars))
+}
+
+/// Neighbouring `pieces` joined, as many as have `max_chars` characters together with what separates them. Every
+/// character is counted once or twice, however many pieces a chunk has.
+fn pack(
+    text: &str,
+    pieces: impl IntoIterator<Item = Range<usize>>,
+    max_chars: usize,
+) -> Vec<Range<usize>> {
+    let count = |range: Range<usize>| text[range].chars().count();
+    let mut packed: Vec<Range<usize>> = Vec::new();
+    let mut chars = 0; // of the last chunk
+    for piece in pieces {
+        if let Some(last) = packed.last_mut() {
+            let joined = chars + count(last.end..piece.end);
+            if joined <= max_chars {
+                (last.end, chars) = (piece.end, joined);
+                continue;
+            }
+        }
+        chars = count(piece.clone());
+        packed.push(piece);
+    }
+    packed
 }
 
 /// What stands between white space in `range`.
@@ -117,6 +137,102 @@ fn is_visible(c: char) -> bool {
     !(c.is_whitespace() || c.is_control() || mark)
 }
 
+/// The characters of Unicode's class ATerm, which end a sentence unless a lower-case letter follows.
+const FULL_STOPS: [char; 4] = ['.', '\u{2024}', '\u{fe52}', '\u{ff0e}'];
+
+/// A text without the characters that only prolong the end of a sentence.
+///
+/// For each closing mark and each space after a full stop, the segmenter looks ahead to the next letter
+/// (rule SB8), so its time grows with the square of their number. No rule asks for the number, and none
+/// puts a boundary between them (SB5, SB9, SB10): the first closing mark and the first space stand for all.
+struct Thin<'a> {
+    text: Cow<'a, str>,
+    /// (bytes of the thin text, bytes of the original that have been left out before that place).
+    gaps: Vec<(usize, usize)>,
+}
+
+impl<'a> Thin<'a> {
+    fn new(text: &'a str) -> Self {
+        let mut classes = HashMap::new();
+        let mut class = |c| *classes.entry(c).or_insert_with(|| Class::of(c));
+        let (mut thin, mut gaps, mut left_out, mut copied) = (String::new(), Vec::new(), 0, 0);
+        // The class of the last character, while a sentence may be at its end.
+        let mut last = None;
+        for (at, c) in text.char_indices() {
+            let next = match last {
+                _ if FULL_STOPS.contains(&c) => Some(Class::FullStop),
+                Some(last) => Some(class(c)).filter(|&class| class.follows(last)),
+                None => None,
+            };
+            let prolongs = matches!(
+                (last, next),
+                (Some(Class::Close), Some(Class::Close | Class::Ignored))
+                    | (Some(Class::Space), Some(Class::Space | Class::Ignored))
+            );
+            if prolongs {
+                thin.push_str(&text[copied..at]);
+                copied = at + c.len_utf8();
+                left_out += c.len_utf8();
+                gaps.push((thin.len(), left_out));
+            } else if next != Some(Class::Ignored) {
+                last = next;
+            }
+        }
+        if gaps.is_empty() {
+            return Self { text: Cow::Borrowed(text), gaps };
+        }
+        thin.push_str(&text[copied..]);
+        Self { text: Cow::Owned(thin), gaps }
+    }
+
+    /// The byte of the original that is at byte `at` of the thin text. What was left out there comes before it.
+    fn place(&self, at: usize) -> usize {
+        let gaps = self.gaps.partition_point(|&(thin, _)| thin <= at);
+        at + gaps.checked_sub(1).map_or(0, |last| self.gaps[last].1)
+    }
+}
+
+/// What a character is to a sentence that may be at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    FullStop,
+    Close,
+    Space,
+    /// Combining marks and the like, which the rules pass over.
+    Ignored,
+    /// Everything else: the sentence has ended before it, or goes on.
+    Other,
+}
+
+impl Class {
+    /// The segmenter keeps its table of classes to itself, so it is asked by texts whose boundaries depend on the class of `c`.
+    fn of(c: char) -> Self {
+        // Whether the last byte is a sentence, and all before it another.
+        let splits_at_end = |text: &str| {
+            let starts = text.split_sentence_bound_indices().map(|(start, _)| start);
+            starts.eq([0, text.len() - 1])
+        };
+        if splits_at_end(&format!("1{c}B")) {
+            Self::Other // ends a sentence or a paragraph by itself
+        } else if splits_at_end(&format!(". {c}B")) {
+            if c.is_whitespace() { Self::Space } else { Self::Ignored }
+        } else if splits_at_end(&format!(".{c} B")) {
+            Self::Close
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Whether a sentence that may be at its end after `last` may still be after this.
+    fn follows(self, last: Self) -> bool {
+        match self {
+            Self::Close => last != Self::Space,
+            Self::Space | Self::Ignored => true,
+            Self::FullStop | Self::Other => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -148,7 +264,66 @@ mod tests {
         assert!(matches!(by_chars(text, 0), Err(Error::Option { option: "max_chars", .. })));
     }
 
+    #[test]
+    fn full_stops_are_what_the_segmenter_takes_for_them() {
+        let sentences = |text: String| text.split_sentence_bounds().count();
+        let is_full_stop =
+            |&c: &char| sentences(format!("1{c} B")) == 2 && sentences(format!("1{c} b")) == 1;
+        let found: Vec<char> = ('\0'..=char::MAX).filter(is_full_stop).collect();
+        assert_eq!(found, FULL_STOPS);
+    }
+
+    #[test]
+    fn time_is_linear_in_the_text() {
+        // Characters of the short text: enough to measure, and few enough for a failure to be reported soon.
+        const N: usize = 1_000;
+        let repeat = |piece: &str, n: usize| piece.repeat(n / piece.chars().count());
+        type Text<'a> = (&'a str, usize, &'a dyn Fn(usize) -> String);
+        let texts: [Text; 12] = [
+            ("sentences", 100 * N, &|n| repeat("It rains today in the town. ", n)),
+            ("one word", N, &|n| repeat("a", n)),
+            ("words without an end", 100 * N, &|n| repeat("word ", n)),
+            ("lines", N, &|n| repeat("\n", n)),
+            ("spaces", N, &|n| repeat(" ", n)),
+            ("full stops", N, &|n| repeat(".", n)),
+            ("spaces after a full stop", N, &|n| format!("End.{}", repeat(" \u{a0}", n))),
+            ("marks after a full stop", N, &|n| format!("End.{}", repeat("()\u{201d}", n))),
+            ("accents after a full stop", N, &|n| format!("End. {}", repeat(" \u{301}\u{93e}", n))),
+            ("joiners after a full stop", N, &|n| format!("End.{}", repeat(")\u{200d}", n))),
+            ("numbers after full stops", N, &|n| format!("{} a", repeat("1. ", n))),
+            ("no letter", N, &|n| repeat(". 1 2 3 ) ", n)),
+        ];
+        // The best of a few, since the machine may have other work.
+        let seconds = |text: &str, max_chars: usize, runs: usize| {
+            let run = |_| {
+                let start = std::time::Instant::now();
+                std::hint::black_box(by_chars(text, max_chars).unwrap());
+                start.elapsed().as_secs_f64()
+            };
+            (0..runs).map(run).fold(f64::MAX, f64::min)
+        };
+        for (name, n, text) in texts {
+            let (short, long) = (text(n), text(32 * n));
+            for max_chars in [1, 1000, usize::MAX] {
+                // Where time is linear it is 32 times as long, up to 100 times where only the short text fits the
+                // caches; where it is quadratic, 1000 times.
+                let ratio = || seconds(&long, max_chars, 1) / seconds(&short, max_chars, 5);
+                let ratios: Vec<f64> = (0..3).map(|_| ratio()).take_while(|&r| r > 250.0).collect();
+                assert!(ratios.len() < 3, "{name}, chunks of {max_chars}: {ratios:.0?} for 32");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn sentences_are_those_of_unicode(
+            text in "[.\u{ff0e}!?。 \u{a0}\u{3000}\t\n\r\u{85}()\"\u{201c}\u{201d},:;aA1é日の\u{301}\u{93e}\u{200d}\u{ad}@]{0,40}"
+        ) {
+            let plain = text.split_sentence_bound_indices();
+            let plain: Vec<_> = plain.filter_map(|(at, piece)| visible(piece, at)).collect();
+            prop_assert_eq!(sentences(&text), plain);
+        }
+
         #[test]
         fn any_text_is_covered_in_order(text: String, max_chars in 1..9_usize) {
             let ranges = by_chars(&text, max_chars).unwrap();

@@ -29,7 +29,7 @@ use packed::PackedFile;
 pub use save::WeightDtype;
 pub(crate) use shards::refuse_adapter;
 #[cfg(feature = "hub")]
-pub(crate) use shards::shard_names;
+pub(crate) use shards::{ADAPTER, shard_names};
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -217,8 +217,8 @@ impl<'a> Checkpoint<'a> {
         isa: Isa,
         precision: Precision,
     ) -> Result<Self> {
-        let key = packed::Key::new(isa, precision, self.digest());
-        self.packed = Some(PackedFile::open(path, key, isa)?);
+        let key = || packed::Key::new(isa, precision, self.digest());
+        self.packed = Some(PackedFile::open(path, isa, key)?);
         Ok(self)
     }
 

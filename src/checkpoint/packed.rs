@@ -5,11 +5,12 @@
 //! ```
 //!
 //! Every piece begins at a multiple of 64 bytes. A file that was made of another checkpoint, for another instruction set or
-//! precision, by another version, or that is damaged in whatever way, is as good as none: it is made anew.
+//! precision, by another version, or that is damaged after its first 8 bytes, is made anew. A file that does not begin with
+//! these 8 bytes is somebody else's and is never replaced.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ use zerocopy::IntoBytes;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::Precision;
-use crate::kernels::gemm::PackedMatrix;
+use crate::kernels::gemm::{LAYOUT, PackedMatrix};
 use crate::kernels::isa::Isa;
 use crate::kernels::memory::Words;
 
@@ -39,6 +40,8 @@ const LINE: usize = 64;
 pub(super) struct Key {
     /// The version of this crate: another may pack in another order.
     mpnet: String,
+    /// The order and rounding of packed values, which may change between two versions too.
+    layout: u32,
     isa: String,
     precision: String,
     /// The digest of all weight files.
@@ -48,7 +51,13 @@ pub(super) struct Key {
 impl Key {
     pub(super) fn new(isa: Isa, precision: Precision, checkpoint: String) -> Self {
         let mpnet = env!("CARGO_PKG_VERSION").to_owned();
-        Self { mpnet, isa: isa.name().to_owned(), precision: precision.to_string(), checkpoint }
+        Self {
+            mpnet,
+            layout: LAYOUT,
+            isa: isa.name().to_owned(),
+            precision: precision.to_string(),
+            checkpoint,
+        }
     }
 }
 
@@ -110,22 +119,33 @@ pub(super) struct PackedFile {
 }
 
 impl PackedFile {
-    /// Reads the file at `path`, if there is one, and takes what it has if it is for `key` and whole.
+    /// Reads the file at `path`, if there is one, and takes what it has if it is for the `key` and whole.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file is there and cannot be read.
-    pub(super) fn open(path: &Path, key: Key, isa: Isa) -> Result<Self> {
-        let stored = if path.try_exists().is_ok_and(|there| !there) {
-            HashMap::new()
-        } else {
-            read(Arc::new(files::map(path)?), &key).unwrap_or_else(|problem| {
-                tracing::info!(file = %path.display(), problem, "packed weights are made anew");
-                HashMap::new()
-            })
+    /// [`Error::Save`] if what is there is not ours to replace, [`Error::Io`] if it cannot be read. Either comes before the
+    /// `key` is asked for, which takes time.
+    pub(super) fn open(path: &Path, isa: Isa, key: impl FnOnce() -> Key) -> Result<Self> {
+        let mut path = path.to_owned();
+        let found = claim(&path)?;
+        if path.is_symlink() {
+            // The file that the link leads to is replaced, not the link.
+            path = path.canonicalize().map_err(|source| Error::Io { path, source })?;
+        }
+        let key = key();
+        let stored = match found {
+            None => HashMap::new(),
+            Some(file) => {
+                let map = files::map_file(&file)
+                    .map_err(|source| Error::Io { path: path.clone(), source })?;
+                read(Arc::new(map), &key).unwrap_or_else(|problem| {
+                    tracing::info!(file = %path.display(), problem, "packed weights are made anew");
+                    HashMap::new()
+                })
+            }
         };
         let (incomplete, pieces) = (AtomicBool::new(false), Mutex::default());
-        Ok(Self { path: path.to_owned(), key, isa, stored, incomplete, pieces })
+        Ok(Self { path, key, isa, stored, incomplete, pieces })
     }
 
     /// The packed matrix `name`, `[rows, columns]`: the file's, else that of `pack`.
@@ -188,14 +208,51 @@ impl PackedFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] with the path, if that fails.
+    /// [`Error::Save`] if a file that is not ours has appeared at its place, [`Error::Io`] with the path if it cannot be written.
     pub(super) fn save(&self) -> Result<()> {
         if !self.incomplete.load(Ordering::Relaxed) {
             return Ok(());
         }
         let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        files::replace(&self.path, |file| write(file, &self.key, &pieces))
-            .map_err(|source| Error::Io { path: self.path.clone(), source })
+        let is_there = || Ok(claim(&self.path)?.is_some());
+        files::replace(&self.path, is_there, |file| write(file, &self.key, &pieces))
+    }
+}
+
+/// The file at `path` if there is one that may be replaced: one of packed weights, or an empty one, as `mktemp` makes it.
+///
+/// # Errors
+///
+/// [`Error::Save`] if it is anything else, or a link to nothing; [`Error::Io`] if it is not a regular file or cannot be read.
+fn claim(path: &Path) -> Result<Option<File>> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let refused = |found: &str| Error::Save {
+        path: path.to_owned(),
+        problem: format!(
+            "{found}, which is not overwritten; give `packed_cache` the path of a file of its own, \
+             or delete this one"
+        ),
+    };
+    // Asked before opening: to open a named pipe would wait for its writer.
+    match path.metadata() {
+        Ok(there) if there.is_file() => {}
+        Ok(there) => {
+            let found = if there.is_dir() { "a directory" } else { "not a regular file" };
+            let problem = format!("{found}; `packed_cache` needs the path of a file");
+            return Err(failed(io::Error::other(problem)));
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(_) if path.is_symlink() => {
+            return Err(refused("it is a link to a file that does not exist"));
+        }
+        Err(_) => return Ok(None),
+    }
+    let (file, mut start) = (File::open(path).map_err(failed)?, Vec::new());
+    (&file).take(MAGIC.len() as u64).read_to_end(&mut start).map_err(failed)?;
+    if start.is_empty() || start == MAGIC {
+        Ok(Some(file))
+    } else {
+        Err(refused("the file there does not hold packed weights"))
     }
 }
 

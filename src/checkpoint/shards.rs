@@ -9,6 +9,9 @@ use super::{INDEX, WEIGHTS};
 use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 
+/// The configuration of a PEFT adapter.
+pub(crate) const ADAPTER: &str = "adapter_config.json";
+
 /// `model.safetensors.index.json`. Like the reference, we take the names of the files from it, and the names of the
 /// tensors from those files.
 #[derive(Deserialize)]
@@ -82,7 +85,7 @@ fn path_inside(name: &str) -> Option<String> {
 /// Fails if `folder` holds a PEFT adapter. Python applies it to its base model, or fails; the weights beside it, if there
 /// are any, are not the model that was trained.
 pub(crate) fn refuse_adapter(files: &ModelFiles, folder: &str) -> Result<()> {
-    let name = format!("{folder}adapter_config.json");
+    let name = format!("{folder}{ADAPTER}");
     match files.has(&name) {
         true => Err(Error::Adapter { file: files.label(&name) }),
         false => Ok(()),

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 
 /// Maps the file at `path` for reading.
-pub(crate) fn map(path: &Path) -> Result<Mmap> {
+pub(super) fn map(path: &Path) -> Result<Mmap> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     map_file(&file).map_err(failed)

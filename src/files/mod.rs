@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 
 pub(crate) use digest::digest;
 pub(crate) use json::parse_json;
-pub(crate) use mmap::{map, map_file};
+pub(crate) use mmap::map_file;
 pub(crate) use replace::replace;
 pub(crate) use staging::Staging;
 

@@ -1,12 +1,14 @@
 //! Which files a model has: those that loading reads. The small ones come first, the weights last, so that what was interrupted
 //! does not look complete.
 
+use serde_json::{Map, Value};
+
 use super::snapshot::Snapshot;
-use crate::checkpoint::{INDEX, WEIGHTS, shard_names};
+use crate::checkpoint::{ADAPTER, INDEX, WEIGHTS, refuse_adapter, shard_names};
 use crate::error::Result;
 use crate::files::ModelFiles;
 use crate::sentence::{MODULES, SETTINGS, TRANSFORMER_SETTINGS, module_folders, read_config};
-use crate::tokenizer::{TOKENIZER, TOKENIZER_CONFIG, VOCABULARY};
+use crate::tokenizer::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY};
 
 /// Sees to it that the directory of `snapshot` has them.
 pub(super) fn fetch(snapshot: &Snapshot) -> Result<()> {
@@ -39,11 +41,18 @@ fn transformer(snapshot: &Snapshot, files: &ModelFiles, folder: &str) -> Result<
     // Another architecture is refused before its weights are fetched, not after.
     read_config(files, folder)?;
     for name in TRANSFORMER_SETTINGS {
-        if snapshot.get(&format!("{folder}{name}"))? {
+        let name = format!("{folder}{name}");
+        // Loading goes on to the next one if a file has no fields.
+        if snapshot.get(&name)?
+            && !files.json::<Map<String, Value>>(&name)?.unwrap_or_default().is_empty()
+        {
             break;
         }
     }
-    snapshot.get(&format!("{folder}{TOKENIZER_CONFIG}"))?;
+    for name in [ADAPTER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS] {
+        snapshot.get(&format!("{folder}{name}"))?;
+    }
+    refuse_adapter(files, folder)?;
     if !snapshot.get(&format!("{folder}{TOKENIZER}"))? {
         snapshot.require(&format!("{folder}{VOCABULARY}"))?;
     }

@@ -3,13 +3,28 @@
 use super::isa::Isa;
 use super::simd::{Kernel, Simd};
 
+/// The largest absolute value of bytes, signed or not.
+const LARGEST: u16 = u8::MAX as u16;
+
+/// The widest rows of bytes, signed or not, whose dot products are sure to be an `i32`.
+pub const WIDEST: usize = i32::MAX as usize / (LARGEST as usize * LARGEST as usize);
+
 /// `Σ aᵢ · bᵢ` of each of `rows`, `[out.len()][query.len()]`, with `query`: `out[r]`, exact.
+///
+/// The values are those of bytes, from −255 to 255. They are not checked in a release build, where a sum of larger ones
+/// may wrap around.
 ///
 /// # Panics
 ///
-/// If the lengths do not fit.
+/// If the lengths do not fit, or rows are longer than [`WIDEST`].
 pub fn integer_dots(isa: Isa, query: &[i16], rows: &[i16], out: &mut [i32]) {
     assert_eq!(rows.len(), out.len() * query.len(), "integer_dots: whole rows");
+    let d = query.len();
+    assert!(d <= WIDEST, "integer_dots: rows of {d} may overflow, {WIDEST} is the most");
+    debug_assert!(
+        query.iter().chain(rows).all(|x| x.unsigned_abs() <= LARGEST),
+        "integer_dots: values of bytes"
+    );
     isa.run(IntegerDots { query, rows, out });
 }
 
@@ -27,7 +42,7 @@ impl<S: Simd> Kernel<S> for IntegerDots<'_> {
             return;
         }
         for (row, out) in self.rows.chunks_exact(self.query.len()).zip(self.out) {
-            // Wrapping: the caller keeps the sums in range, and a check for each would cost the vector instructions.
+            // Wrapping: lengths and values keep the sums in range, and a check for each would cost the vector instructions.
             *out = row
                 .iter()
                 .zip(self.query)
@@ -39,6 +54,23 @@ impl<S: Simd> Kernel<S> for IntegerDots<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_widest_rows_of_the_largest_values_are_exact_and_wider_ones_are_refused() {
+        for (query, value) in [(255, 255), (-128, -128), (255, -255)] {
+            let (query, row) = (vec![query; WIDEST], vec![value; WIDEST]);
+            for &isa in Isa::available() {
+                let mut out = [0];
+                integer_dots(isa, &query, &row, &mut out);
+                let want = WIDEST as i64 * i64::from(query[0]) * i64::from(value);
+                assert_eq!(i64::from(out[0]), want, "{isa}");
+            }
+        }
+        let wider = vec![0; WIDEST + 1];
+        let refused =
+            std::panic::catch_unwind(|| integer_dots(Isa::best(), &wider, &wider, &mut [0]));
+        assert!(refused.is_err());
+    }
 
     #[test]
     fn every_isa_is_exact() {

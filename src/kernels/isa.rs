@@ -4,9 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Amx, Avx2, Avx512, Kernel};
 use super::simd::{EveryIsa, Scalar};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    amx,
+    simd::{Amx, Avx2, Avx512, Kernel},
+};
 use crate::error::{Error, Result};
 
 /// An instruction set that the kernels can run on: one that this machine has.
@@ -42,6 +45,9 @@ pub const VARIABLE: &str = "MPNET_ISA";
 impl Isa {
     /// Every instruction set that this build has and this machine can run, the fastest last.
     ///
+    /// AMX is among them where the processor and the operating system have it. The permission that a process needs to use it
+    /// is asked for when something is loaded for it; if that is refused, AMX is not available from then on.
+    ///
     /// ```
     /// for isa in mpnet::Isa::available() {
     ///     println!("{isa}");
@@ -50,7 +56,7 @@ impl Isa {
     #[must_use]
     pub fn available() -> &'static [Self] {
         static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
-        AVAILABLE.get_or_init(|| {
+        let all = AVAILABLE.get_or_init(|| {
             #[allow(unused_mut, reason = "nothing is added on other architectures")]
             let mut available = vec![Self::Scalar(Scalar)];
             #[cfg(target_arch = "x86_64")]
@@ -60,7 +66,12 @@ impl Isa {
                 available.extend(Amx::detect().map(Self::Amx));
             }
             available
-        })
+        });
+        #[cfg(target_arch = "x86_64")]
+        if amx::is_refused() {
+            return without_amx(all);
+        }
+        all
     }
 
     /// The fastest of [`available`](Self::available).
@@ -84,10 +95,33 @@ impl Isa {
     ///
     /// [`Error::Option`] if the variable names an instruction set that does not exist or is not available.
     pub fn detect() -> Result<Self> {
-        match std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
-            None => Ok(Self::best()),
-            Some(name) => parse(&name.to_string_lossy(), VARIABLE),
+        forced().map(|forced| forced.unwrap_or_else(Self::best))
+    }
+
+    /// The instruction set to load a model for: the one `asked` for, else that of `MPNET_ISA`, else the fastest that the
+    /// operating system permits.
+    ///
+    /// # Errors
+    ///
+    /// As [`detect`](Self::detect); [`Error::Option`] if the operating system refuses the one that was asked for.
+    pub(crate) fn choose(asked: Option<Self>) -> Result<Self> {
+        let asked = asked.map_or_else(forced, |isa| Ok(Some(isa)))?;
+        choose(asked, Self::best, Self::permitted)
+    }
+
+    /// The same, if the operating system permits its use. This asks for the permission.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] if it does not.
+    pub(crate) fn permitted(self) -> Result<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Amx(_) = self
+            && let Err(refusal) = amx::permission()
+        {
+            return Err(refused(refusal));
         }
+        Ok(self)
     }
 
     /// As [`detect`](Self::detect), looked up once, for functions that cannot fail: a wrong `MPNET_ISA`, which loading a
@@ -177,6 +211,46 @@ impl fmt::Display for Isa {
     }
 }
 
+/// The instruction set that `MPNET_ISA` names.
+fn forced() -> Result<Option<Isa>> {
+    match std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
+        None => Ok(None),
+        Some(name) => parse(&name.to_string_lossy(), VARIABLE).map(Some),
+    }
+}
+
+/// [`Isa::choose`], of an operating system that answers as `permitted` does. After a refusal `best` is another one.
+fn choose(
+    asked: Option<Isa>,
+    best: impl Fn() -> Isa,
+    permitted: impl Fn(Isa) -> Result<Isa>,
+) -> Result<Isa> {
+    match asked {
+        Some(isa) => permitted(isa),
+        None => permitted(best()).or_else(|error| {
+            tracing::warn!("{error}; the next best instruction set is used");
+            permitted(best())
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn without_amx(available: &[Isa]) -> &[Isa] {
+    match available {
+        [rest @ .., Isa::Amx(_)] => rest,
+        all => all,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn refused(refusal: amx::Refusal) -> Error {
+    let problem = format!(
+        "the machine has `amx`, but the operating system does not let this process use it \
+         (arch_prctl, ARCH_REQ_XCOMP_PERM: {refusal}); `avx512` needs no permission"
+    );
+    Error::Option { option: "isa", problem }
+}
+
 fn parse(name: &str, option: &'static str) -> Result<Isa> {
     let available = Isa::available();
     available.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
@@ -193,6 +267,41 @@ mod tests {
     #[test]
     fn arrays_of_the_caller_s_are_multiplied_whole() {
         assert!(!Isa::exact().splits_f32());
+    }
+
+    /// An operating system that refuses AMX, on a machine that has it.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_refused_amx_is_an_error_if_it_was_asked_for_and_passed_over_if_not() {
+        use std::cell::RefCell;
+
+        let Some(simd) = Amx::to_pack() else {
+            println!("not run: no AVX-512 with bf16 and VNNI, which AMX comes with");
+            return;
+        };
+        let (amx, avx512) = (Isa::Amx(simd), Isa::Avx512(simd.avx512()));
+        let all = [Isa::Scalar(Scalar), avx512, amx];
+        let asked_for = RefCell::new(Vec::new());
+        let permitted = |isa: Isa| {
+            asked_for.borrow_mut().push(isa);
+            match isa {
+                Isa::Amx(_) => Err(refused(amx::permission_refused_with(28))),
+                other => Ok(other),
+            }
+        };
+        let available = || match asked_for.borrow().contains(&amx) {
+            true => without_amx(&all),
+            false => &all[..],
+        };
+        let best = || *available().last().unwrap();
+
+        assert_eq!(choose(Some(avx512), best, permitted).unwrap(), avx512);
+        assert_eq!((best(), &**asked_for.borrow()), (amx, &[avx512][..]), "AMX was not asked for");
+        let error = choose(Some(amx), best, permitted).unwrap_err().to_string();
+        assert!(error.contains("amx") && error.contains("avx512"), "{error}");
+        asked_for.borrow_mut().clear();
+        assert_eq!(choose(None, best, permitted).unwrap(), avx512);
+        assert_eq!(available(), &all[..2]);
     }
 
     #[test]

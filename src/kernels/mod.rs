@@ -27,7 +27,7 @@ pub mod team;
 
 pub use distance::{Distance, negative_distances};
 pub use hamming::{ROWS as HAMMING_ROWS, negative_hamming};
-pub use integer_dots::integer_dots;
+pub use integer_dots::{WIDEST as WIDEST_INTEGER_DOTS, integer_dots};
 pub use layer_norm::{add_layer_norm, layer_norm};
 pub use norms::inverse_norms;
 pub use precision::Precision;

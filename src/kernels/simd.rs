@@ -117,19 +117,29 @@ impl Simd for Avx512 {
 }
 
 /// AMX with bf16 and 8-bit products, and all that [`Avx512`] can have: tile registers for matrix products, 512-bit registers
-/// for the rest.
+/// for the rest. Holding one proves that the machine has it; the tile registers also need the permission of the operating
+/// system, which is asked for when they are first used (`kernels::amx`).
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Amx(Avx512);
 
 #[cfg(target_arch = "x86_64")]
 impl Amx {
-    /// If this machine has it, and lets this process use it.
+    /// If this machine has it, and its operating system saves the tile registers. Nothing is asked of the system.
     #[must_use]
     pub fn detect() -> Option<Self> {
-        Avx512::detect()
-            .filter(|avx512| avx512.bf16 && avx512.vnni && super::amx::is_available())
-            .map(Self)
+        Self::beside_tiles().filter(|_| super::amx::is_there())
+    }
+
+    /// The instruction sets that the kernels use beside the tile registers.
+    fn beside_tiles() -> Option<Self> {
+        Avx512::detect().filter(|avx512| avx512.bf16 && avx512.vnni).map(Self)
+    }
+
+    /// Also without tile registers, which packing does not use.
+    #[cfg(test)]
+    pub(crate) fn to_pack() -> Option<Self> {
+        Self::beside_tiles()
     }
 
     /// The instruction set without the tile registers.

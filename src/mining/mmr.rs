@@ -1,11 +1,14 @@
 //! [`mmr`]: hits that are relevant and do not repeat each other.
 
-use ndarray::{ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
 use crate::error::{Error, Result, at_least_one};
+use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
+use crate::kernels::isa::Isa;
+use crate::kernels::{Precision, Team};
 use crate::rows::{finite, has_columns, same_width};
 use crate::search::Hit;
-use crate::similarity::cos_sim;
+use crate::similarity::normalized;
 
 /// Up to `top_k` rows of `documents` `[C, D]`, chosen one after another by maximal marginal relevance to `query` `[D]`:
 ///
@@ -58,8 +61,16 @@ pub fn mmr(
     let query = query.insert_axis(Axis(0));
     finite("the query", &query)?;
     finite("the documents", documents)?;
-    let relevance = cos_sim(documents, &query);
-    let relevance = relevance.column(0);
+    let documents = normalized(documents);
+    let packed = PackedMatrix::new(Isa::exact(), Precision::F32, documents.view());
+    // The cosine of each document to a row of length 1, `[1, D]` → `[1, C]`.
+    let cosines = |row: ArrayView2<f32>| {
+        let mut cosines = Array2::zeros((1, documents.nrows()));
+        par_matmul(&Team::gather(), row, &packed, cosines.view_mut(), Epilogue::None);
+        cosines
+    };
+    let relevance = cosines(normalized(&query).view());
+    let relevance = relevance.row(0);
     // The largest cosine to a row that was chosen; not used before one was.
     let mut redundancy = vec![f32::NEG_INFINITY; documents.nrows()];
     let mut chosen: Vec<Hit> = Vec::new();
@@ -74,7 +85,7 @@ pub fn mmr(
         };
         let corpus_id = free.remove((1..free.len()).fold(0, better));
         chosen.push(Hit { corpus_id, score: relevance[corpus_id] });
-        let to_it = cos_sim(documents, &documents.row(corpus_id).insert_axis(Axis(0)));
+        let to_it = cosines(documents.row(corpus_id).insert_axis(Axis(0)));
         redundancy.iter_mut().zip(&to_it).for_each(|(most, &cosine)| *most = most.max(cosine));
     }
     Ok(chosen)

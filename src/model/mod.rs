@@ -77,8 +77,10 @@ impl Mpnet {
     /// # Errors
     ///
     /// [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::TensorShape`](crate::Error::TensorShape) or
-    /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name.
+    /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name; [`Error::Option`](crate::Error::Option) if the
+    /// operating system refuses the instruction set of `w`.
     pub fn load(w: &Weights, config: &Config) -> Result<Self> {
+        w.isa().permitted()?;
         let w = &w.clone().tied(config.tie_word_embeddings);
         let embeddings = Embeddings::load(&w.at("embeddings"), config)?;
         Ok(Self {

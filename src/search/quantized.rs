@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, Axis, s};
 use super::top_k::{Hit, Scan};
 use crate::error::{Error, Result, at_least_one};
 use crate::kernels::isa::Isa;
-use crate::kernels::{HAMMING_ROWS, integer_dots, negative_hamming};
+use crate::kernels::{HAMMING_ROWS, WIDEST_INTEGER_DOTS as WIDEST, integer_dots, negative_hamming};
 use crate::quantization::QuantizedView;
 use crate::rows::{has_columns, same_width};
 
@@ -16,9 +16,6 @@ const CHUNK: usize = 1 << 18;
 /// Rows scored at once: 96 KiB of bits, 384 KiB of 16-bit integers at a width of 768.
 const BLOCK_OF_BITS: usize = 1024;
 const BLOCK_OF_INTEGERS: usize = 256;
-
-/// The widest rows of bytes whose dot products, terms of up to 255², are sure to stay below 2³¹.
-const WIDEST: usize = i32::MAX as usize / (255 * 255);
 
 /// For each query the `top_k` rows of a quantised corpus that are most like it, best first; equal scores by ascending row.
 ///

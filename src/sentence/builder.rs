@@ -222,10 +222,13 @@ impl<'a> SentenceEncoderBuilder<'a> {
     /// that a start is faster and processes on one machine share the weights' memory.
     ///
     /// The file is for one checkpoint, instruction set, precision and version of this crate. Every load compares it with all bytes
-    /// of the weight files and checks all of its own; one that is for something else, or damaged, is replaced. It stays mapped for
+    /// of the weight files and checks all of its own. A file of packed weights that is for something else, or damaged, is replaced,
+    /// and so is an empty file. Any other file is left alone. A symbolic link is followed. The file stays mapped for
     /// as long as the encoder lives: nobody may change it in place meanwhile (to replace or delete it is fine).
     ///
-    /// [`build`](Self::build) fails with [`Error::Io`] if the file cannot be read or, when it has to be, written.
+    /// [`build`](Self::build) fails with [`Error::Save`] if the path is that of a file which does not hold packed weights, before
+    /// anything is packed; with [`Error::Io`] if it is a directory or a device, or the file cannot be read or, when it has to be,
+    /// written.
     ///
     /// ```
     /// use mpnet::SentenceEncoder;
@@ -255,7 +258,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
     /// An [`Error`] that names the file, field or tensor, if one is missing, damaged or not supported;
     /// [`Error::Option`] if an option contradicts the model.
     pub fn build(self) -> Result<SentenceEncoder> {
-        let isa = self.isa.map_or_else(Isa::detect, Ok)?;
+        let isa = Isa::choose(self.isa)?;
         at_least_one("tokens_per_batch", self.tokens_per_batch)?;
         self.files.check()?;
         refuse_other_models(&self.files)?;

@@ -58,22 +58,41 @@ impl TokenEmbeddings {
 }
 
 /// Bytes of a text → characters.
-pub(super) struct Chars(Vec<usize>);
+pub(super) struct Chars<'t> {
+    text: &'t [u8],
+    /// Characters before byte 0, [`STEP`](Self::STEP), 2 · `STEP`, …
+    before: Vec<usize>,
+}
 
-impl Chars {
-    pub(super) fn new(text: &str) -> Self {
-        let starts = (0..=text.len()).scan(0, |chars, byte| {
-            let before = *chars;
-            *chars += usize::from(text.is_char_boundary(byte));
-            Some(before)
+impl<'t> Chars<'t> {
+    /// Bytes between two places whose characters are counted in advance: a byte of memory for eight of the text.
+    const STEP: usize = 64;
+
+    pub(super) fn new(text: &'t str) -> Self {
+        let text = text.as_bytes();
+        let counts = text.chunks(Self::STEP).scan(0, |chars, chunk| {
+            *chars += beginnings(chunk);
+            Some(*chars)
         });
-        Self(starts.collect())
+        Self { text, before: [0].into_iter().chain(counts).collect() }
     }
 
     /// `bytes` in characters; `None` if the text is shorter.
     pub(super) fn range(&self, bytes: &Range<usize>) -> Option<Range<usize>> {
-        Some(*self.0.get(bytes.start)?..*self.0.get(bytes.end)?)
+        Some(self.before(bytes.start)?..self.before(bytes.end)?)
     }
+
+    /// Characters that begin before `byte`.
+    fn before(&self, byte: usize) -> Option<usize> {
+        let step = byte / Self::STEP;
+        let rest = self.text.get(step * Self::STEP..byte)?;
+        Some(self.before[step] + beginnings(rest))
+    }
+}
+
+/// How many characters begin in these bytes of UTF-8.
+fn beginnings(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count()
 }
 
 impl SentenceEncoder {
@@ -198,5 +217,26 @@ fn put_together(text: &Windows, kept: &[Range<usize>], prompt: usize, d: usize) 
         ids,
         offsets: offsets.collect(),
         report: TextReport::new(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_are_those_of_the_text_wherever_its_counts_begin() {
+        for piece in ["a", "é", "日", "𝄞", "aé日𝄞"] {
+            let text = piece.repeat(200);
+            let chars = Chars::new(&text);
+            let places = text.char_indices().map(|(byte, _)| byte).chain([text.len()]);
+            for (number, byte) in places.enumerate() {
+                assert_eq!(chars.range(&(0..byte)), Some(0..number), "{piece}, byte {byte}");
+                assert_eq!(chars.range(&(byte..byte)), Some(number..number));
+            }
+            assert_eq!(chars.range(&(0..text.len() + 1)), None);
+            assert_eq!(chars.range(&(text.len() + 500..text.len() + 501)), None);
+        }
+        assert_eq!(Chars::new("").range(&(0..0)), Some(0..0));
     }
 }

@@ -22,6 +22,26 @@ pub fn tiny() -> PathBuf {
     data("tiny")
 }
 
+/// A copy of [`tiny`], to be changed: `folder` must not exist yet.
+pub fn copy_of_tiny(folder: &Path) {
+    use std::fs;
+
+    fs::create_dir(folder).unwrap();
+    for entry in fs::read_dir(tiny()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        } else {
+            fs::create_dir(folder.join(entry.file_name())).unwrap();
+            for file in fs::read_dir(entry.path()).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), folder.join(entry.file_name()).join(file.file_name()))
+                    .unwrap();
+            }
+        }
+    }
+}
+
 pub fn read(name: &str) -> Vec<u8> {
     std::fs::read(data(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

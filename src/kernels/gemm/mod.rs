@@ -31,6 +31,7 @@ use super::isa::Isa;
 use super::precision::Precision;
 use super::team::Team;
 pub use element::Element;
+pub(crate) use packed::LAYOUT;
 pub use packed::PackedMatrix;
 use product::{Blocks, Heights, Multiply, Rectangle};
 use rows::{Pack, Rows};

@@ -34,6 +34,11 @@ pub struct PackedMatrix {
     pub(super) balance: Vec<f32>,
 }
 
+/// The version of what this file makes of a matrix: the order of packed values, and how they are rounded and scaled.
+/// Packed weights that were kept on disk under another version are made anew. Raise it with every such change, whichever
+/// instruction set or precision it is for; a test finds those that change what a matrix is packed into.
+pub(crate) const LAYOUT: u32 = 1;
+
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
 

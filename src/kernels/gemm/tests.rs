@@ -5,6 +5,8 @@ use ndarray::{Array2, ArrayView1, s};
 
 use super::*;
 use crate::kernels::memory::Arena;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::Amx;
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 7 + seed) as f32).sin())
@@ -317,4 +319,61 @@ fn rows_of_bf16_are_their_values() {
             }
         }
     }
+}
+
+/// What [`LAYOUT`] 1 packs: instruction set, precision, hash of the packed matrices. If the packing has to change, raise
+/// `LAYOUT` and put the new hashes here, under the new number.
+const PACKED_BY_LAYOUT_1: [(&str, Precision, u64); 12] = [
+    ("scalar", Precision::F32, 0x8050_c44a_fccb_ea50),
+    ("scalar", Precision::Bf16, 0xebf1_771f_32fc_f9ca),
+    ("scalar", Precision::Int8, 0x44c6_e834_9206_0fba),
+    ("avx2", Precision::F32, 0x9c7f_1c3d_04c4_960c),
+    ("avx2", Precision::Bf16, 0xf1a3_99ce_fc5d_e20d),
+    ("avx2", Precision::Int8, 0xe2e5_39b2_964f_681e),
+    ("avx512", Precision::F32, 0xedf1_5364_b566_bf16),
+    ("avx512", Precision::Bf16, 0x8687_e42a_595f_205c),
+    ("avx512", Precision::Int8, 0xf1a1_0e25_31d0_b8ed),
+    ("amx", Precision::F32, 0xece6_6171_fd1a_3b94),
+    ("amx", Precision::Bf16, 0x2a8a_f2f0_401b_7f90),
+    ("amx", Precision::Int8, 0xaa7d_190c_d7e9_c0a1),
+];
+
+#[test]
+fn a_change_of_what_is_packed_comes_with_a_new_layout() {
+    const { assert!(LAYOUT == 1, "the hashes below are those of layout 1") };
+    // Numbers of which every machine has the same bits, and of some size for each of the three formats.
+    let number = |i: usize, j: usize| ((i * 37 + j * 101 + i * j) % 1021) as f32 / 64.0 - 7.0;
+    let hash = |isa: Isa, precision: Precision| {
+        let mut bytes = Vec::new();
+        for (n, k) in [(70, 130), (3, 64), (33, 7)] {
+            let b = Array2::from_shape_fn((n, k), |(i, j)| number(i, j));
+            let magnitudes: Vec<f32> = (0..k).map(|j| 1.0 + number(j, 3).abs()).collect();
+            for magnitudes in [None, Some(&*magnitudes)] {
+                let arena = Arena::default();
+                let packed = PackedMatrix::weights(isa, precision, &[b.view()], magnitudes, &arena);
+                for part in packed.parts() {
+                    bytes.extend((part.len() as u64).to_le_bytes());
+                    bytes.extend(part.iter().flat_map(|word| word.to_le_bytes()));
+                }
+            }
+        }
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    };
+    #[allow(unused_mut, reason = "nothing is added on other architectures")]
+    let mut tiers = Isa::available().to_vec();
+    #[cfg(target_arch = "x86_64")]
+    tiers.extend(
+        Amx::to_pack().map(Isa::Amx).filter(|_| tiers.iter().all(|isa| isa.name() != "amx")),
+    );
+    let names: Vec<&str> = tiers.iter().map(|isa| isa.name()).collect();
+    println!("packed for {}", names.join(", "));
+    let mut changed = Vec::new();
+    for (name, precision, want) in PACKED_BY_LAYOUT_1 {
+        let Some(&isa) = tiers.iter().find(|isa| isa.name() == name) else { continue };
+        let found = hash(isa, precision);
+        if found != want {
+            changed.push(format!("{name} {precision}: {found:#018x}"));
+        }
+    }
+    assert!(changed.is_empty(), "packed otherwise than by layout {LAYOUT}: {changed:#?}");
 }

@@ -109,7 +109,7 @@ pub(super) struct Source<'s, 'a> {
 impl<'s, 'a> Source<'s, 'a> {
     pub(super) fn open(files: &'s ModelFiles<'a>, options: &HeadOptions) -> Result<Self> {
         files.check()?;
-        let isa = options.isa.map_or_else(Isa::detect, Ok)?;
+        let isa = Isa::choose(options.isa)?;
         let cross_encoder = CrossEncoder::read(files)?;
         let folder = folder(cross_encoder.as_ref());
         refuse_adapter(files, folder)?;
