@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::files::is_true;
+use crate::files::{is_true, parse_json};
 use crate::kernels::Team;
 
 /// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of them.
@@ -165,8 +165,7 @@ impl Pooling {
     ///
     /// [`Error::Json`] or [`Error::Field`] if it is not such a file, names an unknown mode or is for another width.
     pub fn from_json(json: impl AsRef<[u8]>, d: usize, file: &str) -> Result<Self> {
-        let fields = serde_json::from_slice(json.as_ref())
-            .map_err(|source| Error::Json { file: file.to_owned(), source })?;
+        let fields = parse_json(json.as_ref(), file)?;
         Self::from_fields(&fields, d, file)
     }
 

@@ -272,6 +272,15 @@ impl<'a> SentenceEncoderBuilder<'a> {
         let (folder, config) = (pipeline.folder.as_str(), &pipeline.config);
         let transformer = &pipeline.transformer;
         let words = TokenizerSettings::read(&self.files, folder, &transformer.tokenizer)?;
+        if !pipeline.is_saved && words.has_chat_template(&self.files, folder) {
+            return Err(Error::Module {
+                file: self.files.label(folder),
+                module: "chat_template".to_owned(),
+                problem: "without a modules.json, sentence-transformers takes each text for a message of a chat; that \
+                          is not supported: save the model with sentence-transformers, or remove the template"
+                    .to_owned(),
+            });
+        }
         let max_seq_length = self.resolve_length(config, transformer, &words)?;
         // The tokenizer takes as long to build as the weights to convert.
         let (tokenizer, model) = rayon::join(

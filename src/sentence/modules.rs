@@ -289,7 +289,6 @@ pub(super) struct Settings {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawSettings {
-    model_type: Option<String>,
     prompts: Option<BTreeMap<String, Option<String>>>,
     default_prompt_name: Option<String>,
     similarity_fn_name: Option<String>,
@@ -310,10 +309,6 @@ impl Settings {
             field: field.to_owned(),
             problem,
         };
-        if let Some(kind) = raw.model_type.filter(|kind| kind != "SentenceTransformer") {
-            let problem = format!("`{kind}` is another kind of model, not a SentenceTransformer");
-            return Err(wrong("model_type", problem));
-        }
         let prompts = raw.prompts.unwrap_or_default().into_iter();
         let prompts = prompts.map(|(name, prompt)| (name, prompt.unwrap_or_default())).collect();
         let prompts = with_usual_prompts(prompts);

@@ -278,6 +278,13 @@ impl Reader {
             }
         }
         let Some(modality) = self.fields.remove("modality_config") else { return Ok(LAST) };
+        let fields = modality.as_object().into_iter().flatten();
+        if let Some((other, _)) = fields.into_iter().find(|(kind, _)| *kind != "text") {
+            return Err(self.wrong(
+                "modality_config",
+                format!("has `{other}`; models of text alone are supported"),
+            ));
+        }
         let text = &modality["text"];
         if text["method"] != "forward" {
             let problem = format!(

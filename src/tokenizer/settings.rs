@@ -427,6 +427,13 @@ impl TokenizerSettings {
         self.flag("split_special_tokens", false)
     }
 
+    /// Whether there is a template for chats, in this file or beside it in `folder` of `files`.
+    pub(crate) fn has_chat_template(&self, files: &ModelFiles, folder: &str) -> bool {
+        is_true(self.fields.get("chat_template"))
+            || files.has(&format!("{folder}chat_template.jinja"))
+            || !files.list(&format!("{folder}additional_chat_templates/")).is_empty()
+    }
+
     /// `clean_up_tokenization_spaces`: whether decoded text loses the spaces before punctuation and
     /// in contractions.
     pub(crate) fn cleans_up(&self) -> bool {
