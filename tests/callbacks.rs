@@ -15,7 +15,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 /// Aborts the process if a test takes longer than this.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Ends the watch over a test when it is dropped.
 struct Watchdog(Arc<(Mutex<bool>, Condvar)>);
@@ -48,7 +48,7 @@ static ENCODER: LazyLock<SentenceEncoder> =
     LazyLock::new(|| SentenceEncoder::from_pretrained(tiny()).unwrap());
 
 /// Texts for the nested calls: for one thread each, and for all of them together.
-static NESTED: LazyLock<Vec<String>> = LazyLock::new(|| texts(24));
+static NESTED: LazyLock<Vec<String>> = LazyLock::new(|| texts(16));
 
 /// What the nested calls have to give.
 static WANT: LazyLock<Array2<f32>> = LazyLock::new(|| ENCODER.encode(&*NESTED).unwrap());
@@ -80,10 +80,10 @@ impl Way {
     fn texts(self) -> usize {
         match self {
             Self::Few => 3,
-            Self::Many | Self::Tokens => 100,
-            Self::Small => 9,
+            Self::Many | Self::Tokens => 60,
+            Self::Small => 5,
             Self::Chunks => 1,
-            Self::Iter => 30,
+            Self::Iter => 16,
         }
     }
 
@@ -162,7 +162,7 @@ fn join() {
         let (a, b) = rayon::join(|| fibonacci(n - 1), || fibonacci(n - 2));
         a + b
     }
-    assert_eq!(fibonacci(14), 377);
+    assert_eq!(fibonacci(12), 144);
 }
 
 fn scope() {
@@ -205,7 +205,7 @@ fn acts(own: &Arc<ThreadPool>, other: &Arc<ThreadPool>) -> Vec<(&'static str, Ac
         ),
         (
             "another encoder",
-            Arc::new(move || assert_eq!(another.encode(&NESTED[..9]).unwrap().row(3), WANT.row(3))),
+            Arc::new(move || assert_eq!(another.encode(&NESTED[..5]).unwrap().row(3), WANT.row(3))),
         ),
         (
             "encode_one in a par_iter",
@@ -375,17 +375,23 @@ fn a_callback_that_cancels() {
         for way in [Way::Many, Way::Small, Way::Tokens, Way::Chunks, Way::Iter] {
             let (token, calls) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
             let (cancel, count) = (token.clone(), Arc::clone(&calls));
-            let options = EncodeOptions::default().cancellation(&token).progress(move |_| {
+            let options = EncodeOptions::default().tokens_per_batch(600).cancellation(&token);
+            let options = options.progress(move |_| {
                 join();
                 count.fetch_add(1, Ordering::Relaxed);
                 cancel.cancel();
             });
-            // Others may have computed the few last batches before the first call.
-            match own.install(|| way.run(&options)) {
-                Ok(_) => assert!(threads > 2, "{way:?}, {threads} threads"),
-                Err(error) => assert!(matches!(error, Error::Cancelled), "{error}"),
-            }
-            assert_eq!(calls.load(Ordering::Relaxed), 1, "{way:?}, {threads} threads");
+            // Other threads may have begun all batches that were left before the first call: then they count.
+            let most = match own.install(|| way.run(&options)) {
+                Ok(_) => 2,
+                Err(error) => {
+                    assert!(matches!(error, Error::Cancelled), "{error}");
+                    1
+                }
+            };
+            let calls = calls.load(Ordering::Relaxed);
+            assert!((1..=most).contains(&calls), "{way:?}, {threads} threads: {calls}");
+            assert!(threads > 2 || most == 1, "{way:?}, {threads} threads");
         }
     }
 }
