@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "examples" / "data"
+TINY = ROOT / "tests" / "data" / "tiny"
 CARGO = ["cargo", "run", "--release", "--quiet"]
 # Examples that need a feature.
 FEATURES = {"from_hub": ["--features", "hub"]}
@@ -55,9 +56,14 @@ def falling(pairs):
 
 
 def semantic_search(work):
+    """The article's question over its four sentences, which others stand beside."""
     hits = indented(run("semantic_search"))
     assert len(hits) == 5 and falling(hits)
     assert hits[0] == (0.4163, "a man is eating food"), hits[0]
+    every = run("semantic_search", "--top", 12)
+    assert every.startswith("a man is sitting at a table, what is he doing?\n")
+    for text in ("a man is eating food", "a girl is holding a baby", "a man is riding a horse", "a woman is playing the violin"):
+        assert f"  {text}\n" in every, text
     fails(1, "--corpus needs a --query", "semantic_search", "--corpus", DATA / "sentences.txt")
     fails(1, str(work / "none.txt"), "semantic_search", "--corpus", work / "none.txt", "--query", "a")
 
@@ -76,6 +82,11 @@ def encode(work):
     # Both print the shortest decimals that are these numbers.
     assert struct.pack("<768f", *json.loads(done.stdout)) == struct.pack("<768f", *values[:768])
     fails(1, str(work / "none"), "encode", "--input", work / "none")
+    # More threads than cores work; thousands are refused, since it takes long to start them.
+    fails(1, "--threads: is 3000, must be from 1 to ", "encode", "--threads", 3000)
+    fails(1, "--threads: is 0, must be from 1 to ", "encode", "--threads", 0)
+    few = run("encode", "--model", TINY, "--input", work / "texts.jsonl", "--threads", 1)
+    assert run("encode", "--model", TINY, "--input", work / "texts.jsonl", "--threads", 64) == few
 
 
 def fill_mask(work):
@@ -111,6 +122,10 @@ def save_pretrained(work):
 
 
 def fetch_model(work):
+    mine = work / "README.md"
+    mine.write_text("notes")
+    fails(1, str(mine), "fetch_model", "--to", work)
+    assert mine.read_text() == "notes"
     directory = Path(run("fetch_model").strip().splitlines()[-1])
     assert (directory / "model.safetensors").stat().st_size == 437_971_872, directory
 
@@ -232,6 +247,14 @@ def question_answering(work):
     late = run("question_answering", "--late", "--top", 1, "--question", "Why does a beekeeper use smoke?")
     assert "Beekeepers use smoke" in passage.search(late)[5]
     fails(1, "max_chars", "question_answering", "--passage-chars", 0)
+    # A model of 48 tokens: windows that fit it, and a stride that does not.
+    document = work / "short.txt"
+    document.write_text("The man is here.\n\nHe was old.\n" + "The house was by the river. " * 20)
+    short = ["question_answering", "--model", TINY, "--document", document, "--question", "who is here?"]
+    for late in ([], ["--late"]):
+        shown = run(*short, "--passage-chars", 600, *late)
+        assert shown.startswith("2 passages") and "The man is here." in shown, shown
+    fails(1, "--stride: is 128, must be less than the 41 tokens", *short, "--stride", 128)
 
 
 def command_line(name, work):

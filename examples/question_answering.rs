@@ -24,7 +24,7 @@ use mpnet::search::{SearchOptions, semantic_search_with};
 use mpnet::{EncodeOptions, Overflow, SentenceEncoder, split};
 
 const HELP: &str = "\
-usage: question_answering [--model DIR] [--document FILE] [--question TEXT]... [--passage-chars N] [--top K] [--late]
+usage: question_answering [--model DIR] [--document FILE] [--question TEXT]... [--passage-chars N] [--top K] [--late] [--stride N]
 
 Finds the passages of a document that answer a question.
 
@@ -36,6 +36,8 @@ Finds the passages of a document that answer a question.
   --passage-chars N  the length of a passage at most, in characters (default: 400)
   --top K            how many passages for each question (default: 2)
   --late             late chunking: compute the document as a whole, then pool each passage
+  --stride N         tokens that two windows share where a text is longer than the model (default: a
+                     third of the model's max_seq_length, so that no token stands at the edge of both)
   --help             print this";
 
 const QUESTIONS: [&str; 4] = [
@@ -45,16 +47,13 @@ const QUESTIONS: [&str; 4] = [
     "How do bees keep warm in winter?",
 ];
 
-/// Tokens that two windows share, so that none stands at the edge of both; for a text that is longer than the model.
-const STRIDE: usize = 128;
-
 fn main() -> ExitCode {
     cli::run(answer)
 }
 
 fn answer() -> Result<()> {
     let (mut model, mut file, mut questions) = (None, None, Vec::new());
-    let (mut passage_chars, mut top, mut late) = (400, 2, false);
+    let (mut passage_chars, mut top, mut late, mut stride) = (400, 2, false, None);
     let mut flags = Flags::from_env(HELP);
     while let Some(flag) = flags.next_flag()? {
         match flag.as_str() {
@@ -64,6 +63,7 @@ fn answer() -> Result<()> {
             "--passage-chars" => passage_chars = flags.value()?,
             "--top" => top = flags.value()?,
             "--late" => late = true,
+            "--stride" => stride = Some(flags.value()?),
             _ => return Err(flags.unknown()),
         }
     }
@@ -74,13 +74,15 @@ fn answer() -> Result<()> {
     let encoder = SentenceEncoder::from_pretrained(cli::require_model(model)?)?;
 
     let passages = passages(&document, passage_chars)?;
-    let options = EncodeOptions::default().overflow(Overflow::Window { stride: STRIDE });
+    let stride = stride.unwrap_or(encoder.max_seq_length() / 3);
+    let options = EncodeOptions::default().overflow(Overflow::Window { stride });
     let embeddings = if late {
-        encoder.encode_chunks(&document.text, &passages, &options)?.embeddings
+        encoder.encode_chunks(&document.text, &passages, &options).map(|chunks| chunks.embeddings)
     } else {
         let texts: Vec<&str> = passages.iter().map(|bytes| &document.text[bytes.clone()]).collect();
-        encoder.encode_document_with(&texts, &options)?.embeddings
+        encoder.encode_document_with(&texts, &options).map(|report| report.embeddings)
     };
+    let embeddings = embeddings.map_err(by_flag)?;
     let queries = encoder.encode_query(&questions)?;
     let options = SearchOptions::default().similarity(encoder.similarity_fn()).top_k(top);
     let hits = semantic_search_with(&queries.view(), &embeddings.view(), &options)?;
@@ -108,4 +110,12 @@ fn passages(document: &Document, chars: usize) -> Result<Vec<Range<usize>>> {
         passages.extend(inside.into_iter().map(|bytes| start + bytes.start..start + bytes.end));
     }
     Ok(passages)
+}
+
+/// The library's error, which names its own option, by the name of the flag that sets it.
+fn by_flag(error: mpnet::Error) -> common::Error {
+    match error {
+        mpnet::Error::Option { option: "stride", problem } => format!("--stride: {problem}").into(),
+        other => other.into(),
+    }
 }

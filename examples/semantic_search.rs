@@ -33,9 +33,9 @@ const QUERY: &str = "a man is sitting at a table, what is he doing?";
 
 const CORPUS: [&str; 12] = [
     "a man is eating food",
-    "the girl is carrying a baby",
+    "a girl is holding a baby",
     "a man is riding a horse",
-    "a woman is playing violin",
+    "a woman is playing the violin",
     "two men pushed carts through the woods",
     "a monkey is playing drums",
     "a cheetah is running behind its prey",

@@ -54,18 +54,28 @@ pub fn require_model(flag: Option<PathBuf>) -> Result<PathBuf> {
     })
 }
 
+/// The most threads that `--threads` takes on a machine with fewer cores: to start thousands of them takes many seconds,
+/// and each call would wait for all.
+const MAX_THREADS: usize = 256;
+
 /// Runs `main` in a pool of that many threads, or as it is.
 ///
 /// # Errors
 ///
-/// Those of `main`, and a number of threads that cannot be had.
+/// Those of `main`; if the number of threads is 0 or too large.
 pub fn with_threads(
     threads: Option<usize>,
     main: impl FnOnce() -> Result<()> + Send,
 ) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = cores.max(MAX_THREADS);
     match threads {
         None => main(),
-        Some(0) => Err("--threads: must be at least 1".into()),
+        Some(threads) if !(1..=most).contains(&threads) => {
+            let cores = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+            Err(format!("--threads: is {threads}, must be from 1 to {most}; there are {cores}")
+                .into())
+        }
         Some(threads) => {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(main)
         }

@@ -56,6 +56,24 @@ pub fn is_complete(dir: &Path) -> bool {
         && length(&dir.join(WEIGHTS)) == WEIGHTS_BYTES
 }
 
+/// Fails if `dir` has a file by the name of one of the model's, README.md for example, that would be overwritten.
+///
+/// # Errors
+///
+/// With the path of that file.
+pub fn refuse_to_overwrite(dir: &Path) -> Result<()> {
+    let there = FILES.iter().map(|file| dir.join(file)).find(|path| path.exists());
+    match there {
+        Some(path) if !is_complete(dir) => Err(format!(
+            "{} exists, which the model's would replace: name a new directory with --to, or allow it \
+             with --force",
+            path.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Checks the sha256 of the weights in `dir`.
 ///
 /// # Errors
