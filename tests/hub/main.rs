@@ -124,7 +124,7 @@ fn a_model_is_fetched_by_its_name_and_loaded() {
     let log = setup.hub.take_log();
     let asked = |name: &str| log.iter().any(|request| request.path.contains(name));
     assert!(NEEDED.iter().all(|name| asked(name)) && asked(WEIGHTS));
-    for name in ["pytorch_model", "onnx", "README", "vocab.txt", "special_tokens_map", "index"] {
+    for name in ["pytorch_model", "onnx", "README", "vocab.txt", "index"] {
         assert!(!asked(name), "{name}");
     }
     // The weights come last: before them, what is there does not look complete.
