@@ -485,7 +485,7 @@ mod tests {
             for _ in 0..20 {
                 let mut counts = vec![0_usize; 7];
                 team.for_each(counts.iter_mut().collect(), |n| {
-                    std::thread::sleep(STAY);
+                    std::thread::sleep(Duration::from_millis(1)); // as long as a stay
                     *n += 1;
                 });
                 assert_eq!(counts, [1; 7]);
@@ -514,18 +514,14 @@ mod tests {
         assert_eq!(total.into_inner(), 8 * 200 * 6);
     }
 
-    /// Gives `team` work until this happens, or for ten seconds; sets `helped` when another thread takes part in it.
-    fn work_until(team: &Team, helped: &AtomicBool, mut happens: impl FnMut() -> bool) -> bool {
-        let caller = std::thread::current().id();
-        soon(|| {
-            team.for_each((0..64).collect(), |_: usize| {
-                std::thread::sleep(Duration::from_micros(20));
-                if std::thread::current().id() != caller {
-                    helped.store(true, Ordering::Relaxed);
-                }
-            });
-            happens()
-        })
+    /// Work without a gap until this happens, or for some ten seconds.
+    fn work_until(team: &Team, happens: impl Fn() -> bool + Sync) -> bool {
+        team.for_each(vec![(); 200_000], |()| {
+            if !happens() {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        happens()
     }
 
     /// One thread of two works on a call without end. The other one meets a helper while it waits for a job that lies
@@ -535,7 +531,7 @@ mod tests {
         in_pool(2, || {
             let team = Team::gather();
             let shared = Arc::clone(team.shared.as_ref().unwrap());
-            let (working, free) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+            let free = Arc::new(AtomicBool::new(false));
             shared.join(1).unwrap(); // the helper below, which the caller need not summon
             let set = Arc::clone(&free);
             rayon::spawn(move || {
@@ -545,7 +541,7 @@ mod tests {
                 });
                 set.store(true, Ordering::Relaxed);
             });
-            assert!(work_until(&team, &working, || free.load(Ordering::Relaxed)));
+            assert!(work_until(&team, || free.load(Ordering::Relaxed)));
         });
     }
 
@@ -559,8 +555,13 @@ mod tests {
                 assert!(soon(|| helped.load(Ordering::Relaxed)), "nobody helps");
                 pool.install(|| ran.store(true, Ordering::Relaxed));
             });
-            let ran = || ran.load(Ordering::Relaxed);
-            assert!(pool.install(|| work_until(&Team::gather(), &helped, ran)));
+            assert!(pool.install(|| {
+                let caller = std::thread::current().id();
+                work_until(&Team::gather(), || {
+                    helped.fetch_or(std::thread::current().id() != caller, Ordering::Relaxed);
+                    ran.load(Ordering::Relaxed)
+                })
+            }));
         });
     }
 
@@ -582,10 +583,11 @@ mod tests {
         let shared = Arc::clone(team.shared.as_ref().unwrap());
         drop(team);
         pool.install(|| {
-            shared.gate.0.store(OPEN, Ordering::Relaxed); // a helper that went in would find no work, and panic
+            shared.gate.0.store(OPEN, Ordering::Relaxed); // a helper that went in would close it
             shared.summon(1);
             assert_eq!(rayon::yield_now(), Some(rayon::Yield::Executed));
             assert_eq!(shared.helpers.0.load(Ordering::Relaxed), 0);
+            assert_eq!(shared.gate.0.load(Ordering::Relaxed), OPEN);
 
             let (team, done) = (team_of_two(), AtomicUsize::new(0));
             let mut steps = 0;
