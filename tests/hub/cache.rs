@@ -6,7 +6,7 @@ use std::path::Path;
 use mpnet::{Error, HubModel, HubProblem, SentenceEncoder};
 
 use super::server::{COMMIT, REPO, git_hash, sha256};
-use super::{NEEDED, Setup, WEIGHTS, problem};
+use super::{ABSENT, NEEDED, Setup, WEIGHTS, problem};
 
 const NEXT_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 
@@ -27,6 +27,8 @@ fn the_layout_is_that_of_python() {
         assert_eq!(fs::read_link(&link).unwrap(), Path::new(up).join(&etag));
         assert_eq!(fs::read(link).unwrap(), contents);
     }
+    let absent = |file| format!("cache/models--org--tiny/.no_exist/{COMMIT}/{file}");
+    want.extend(ABSENT.map(absent));
     want.sort();
     assert_eq!(setup.listing(), want);
     assert_eq!(fs::read_to_string(setup.repo().join("refs/main")).unwrap(), COMMIT);

@@ -15,15 +15,8 @@ fn assert_nothing_outside(setup: &Setup) {
 
 #[test]
 fn folders_of_modules_that_lead_elsewhere() {
-    for path in [
-        "../evil",
-        "../../../../evil",
-        "/tmp/evil",
-        "a/../../evil",
-        "C:/evil",
-        "..\\evil",
-        "a//evil",
-    ] {
+    for path in ["../evil", "../../../../evil", "/tmp/evil", "a/../../evil", "C:/evil", "..\\evil"]
+    {
         let setup = Setup::new();
         let modules = serde_json::json!([
             {"path": "", "type": "sentence_transformers.models.Transformer"},
@@ -45,7 +38,9 @@ fn folders_of_modules_that_lead_elsewhere() {
 
 #[test]
 fn shards_that_lead_elsewhere() {
-    for shard in ["../evil.safetensors", "/tmp/evil.safetensors", "..", "a/evil.safetensors", ""] {
+    for shard in
+        ["../evil.safetensors", "/tmp/evil.safetensors", "..", "a/../../evil.safetensors", ""]
+    {
         let setup = Setup::new();
         let index = serde_json::json!({"weight_map": {"embeddings.word_embeddings.weight": shard}});
         setup.hub.remove(WEIGHTS).write("model.safetensors.index.json", index.to_string());

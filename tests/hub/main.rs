@@ -21,15 +21,19 @@ use common::tiny;
 use server::{COMMIT, Hub, REPO};
 
 /// What the model needs, in the order in which it is fetched.
-const NEEDED: [&str; 7] = [
+const NEEDED: [&str; 8] = [
     "modules.json",
     "config_sentence_transformers.json",
     "config.json",
     "sentence_bert_config.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "tokenizer.json",
     "1_Pooling/config.json",
 ];
+
+/// What it is asked for and does not have.
+const ABSENT: [&str; 2] = ["adapter_config.json", "added_tokens.json"];
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -194,7 +198,7 @@ fn an_encoder_alone_and_one_in_a_folder_with_dense_modules() {
         ("3_Normalize", "Normalize"),
     ]
     .iter()
-    .map(|(path, class)| serde_json::json!({"path": path, "type": format!("st.models.{class}")}))
+    .map(|(path, class)| serde_json::json!({"path": path, "type": format!("sentence_transformers.models.{class}")}))
     .collect();
     setup.hub.write("modules.json", serde_json::to_vec(&modules).unwrap());
     for file in ["config.json", WEIGHTS] {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::common::{self, data};
 use super::server::{COMMIT, REPO, git_hash};
-use super::{NEEDED, Setup, WEIGHTS, problem};
+use super::{ABSENT, NEEDED, Setup, WEIGHTS, problem};
 
 /// Nobody listens there.
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -223,7 +223,10 @@ fn after_an_interruption_nothing_counts_as_absent() {
     let part = setup.repo().join("blobs").join(format!("{}.incomplete", git_hash(b"")));
     fs::write(&part, "{").unwrap();
     assert!(refused(&setup, "sentence_bert_config.json").contains(".incomplete`"));
-    // If nothing is missing, it was another file that was interrupted.
+    // If nothing is missing that was not asked for, it was another file that was interrupted.
+    let asked = setup.repo().join(".no_exist").join(COMMIT);
+    fs::create_dir_all(&asked).unwrap();
+    ABSENT.into_iter().for_each(|file| fs::write(asked.join(file), "").unwrap());
     fs::write(
         snapshot(&setup).join("sentence_bert_config.json"),
         setup.hub.read("sentence_bert_config.json"),
