@@ -51,7 +51,7 @@ static ENCODER: LazyLock<SentenceEncoder> =
 static NESTED: LazyLock<Vec<String>> = LazyLock::new(|| texts(16));
 
 /// What the nested calls have to give.
-static WANT: LazyLock<Array2<f32>> = LazyLock::new(|| ENCODER.encode(&*NESTED).unwrap());
+static WANT: LazyLock<Array2<f32>> = LazyLock::new(|| ENCODER.encode(&NESTED).unwrap());
 
 /// Of 3 to 43 words.
 fn texts(count: usize) -> Vec<String> {

@@ -105,7 +105,13 @@ fn each_by_one_thread(
         }
     });
     // The last batches may have been those of other threads.
-    error.into_inner().map_or_else(|| Ok(between()), Err)
+    match error.into_inner() {
+        Some(error) => Err(error),
+        None => {
+            between();
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]
