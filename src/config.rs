@@ -161,7 +161,7 @@ fn refuse_fields(fields: &Map<String, Value>, file: &str) -> Result<()> {
 }
 
 /// Warns if Python would load the weights in half precision, and so give coarser numbers.
-fn warn_of_precision(fields: &Map<String, Value>, file: &str) {
+pub(crate) fn warn_of_precision(fields: &Map<String, Value>, file: &str) {
     let dtype = ["dtype", "torch_dtype"].iter().find_map(|field| fields.get(*field)?.as_str());
     if let Some(dtype) = dtype.filter(|dtype| !matches!(*dtype, "float32" | "float64")) {
         tracing::warn!(
@@ -227,6 +227,9 @@ impl Config {
     }
 }
 
+/// Larger than any size of a model that fits into memory; a few times as much is a number still.
+const LARGEST: usize = usize::MAX >> 8;
+
 impl RawConfig {
     fn validate(self, file: &str) -> Result<Config> {
         let wrong = |field: &str, problem: String| {
@@ -239,9 +242,13 @@ impl RawConfig {
             ("intermediate_size", self.intermediate_size),
         ];
         for (field, value) in sizes {
-            if value == 0 {
-                return wrong(field, "is 0, must be at least 1".to_owned());
+            if value == 0 || value > LARGEST {
+                return wrong(field, format!("is {value}, must be from 1 to {LARGEST}"));
             }
+        }
+        let layers = self.num_hidden_layers;
+        if layers > LARGEST {
+            return wrong("num_hidden_layers", format!("is {layers}, must be at most {LARGEST}"));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return wrong(

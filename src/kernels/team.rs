@@ -233,8 +233,8 @@ impl Shared {
         self.taken.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
         self.gate.0.store(OPEN, Ordering::Release);
         let wanted = items.min(self.taken.len()) - 1;
-        self.summon(wanted);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.summon(wanted);
             self.take(0, work, items, || {
                 between();
                 self.summon(wanted);

@@ -161,7 +161,7 @@ impl Pipeline {
             let folder = entry.folder(&file)?;
             match entry.kind() {
                 Some("Normalize") => {
-                    check_fields(files, &folder, &NORMALIZE_FIELDS)?;
+                    check_names_of_features(files, &folder)?;
                     modules.push(Module::Normalize);
                 }
                 Some("Dense") => {
@@ -170,7 +170,7 @@ impl Pipeline {
                     modules.push(Module::Dense { dense: Box::new(dense), folder });
                 }
                 Some("LayerNorm") => {
-                    check_fields(files, &folder, &[("dimension", None)])?;
+                    check_dimension(files, &folder, dim)?;
                     let checkpoint = Checkpoint::from_files(files, &folder)?;
                     // torch's own default; the module's configuration has no field for it.
                     let norm = LayerNorm::load(&checkpoint.root().on(isa).at("norm"), dim, 1e-5)?;
@@ -223,12 +223,6 @@ impl Entry {
 const FOREIGN: &str = "is not part of sentence-transformers: it would have to run the model author's \
                        Python code, which this crate does not";
 
-/// The fields of a Normalize module, with the only value that each may have.
-const NORMALIZE_FIELDS: [(&str, Option<&str>); 2] = [
-    ("module_input_name", Some("sentence_embedding")),
-    ("module_output_name", Some("sentence_embedding")),
-];
-
 /// Two modules of one name would be one in Python; the error is the name.
 fn check_names(entries: &[Entry]) -> Result<(), &str> {
     let mut seen = BTreeSet::new();
@@ -237,26 +231,41 @@ fn check_names(entries: &[Entry]) -> Result<(), &str> {
     twice.map_or(Ok(()), Err)
 }
 
-/// Fails unless the module's `config.json`, if there is one, has `known` fields only, each with the
-/// value that is supported if there is but one.
-fn check_fields(files: &ModelFiles, folder: &str, known: &[(&str, Option<&str>)]) -> Result<()> {
-    let name = format!("{folder}config.json");
-    let fields: Map<String, Value> = match folder {
-        // Without a folder of its own, the module has no file: config.json is the transformer's.
-        "" => Map::new(),
-        _ => files.json(&name)?.unwrap_or_default(),
-    };
-    for (field, value) in fields {
-        let wrong = |problem: String| {
-            Err(Error::Field { file: files.label(&name), field: field.clone(), problem })
-        };
-        match known.iter().find(|(name, _)| *name == field) {
-            None => return wrong("is not known".to_owned()),
-            Some((_, Some(only))) if !value.is_null() && value != *only => {
-                return wrong(format!("is {value}, only `{only}` is supported"));
-            }
-            Some(_) => {}
+/// The fields of a module's own `config.json`. Without a folder of its own it has no such file: that
+/// of the directory is the transformer's.
+fn module_fields(files: &ModelFiles, folder: &str) -> Result<Map<String, Value>> {
+    match folder {
+        "" => Ok(Map::new()),
+        _ => Ok(files.json(&format!("{folder}config.json"))?.unwrap_or_default()),
+    }
+}
+
+/// Fails unless a Normalize module is for embeddings.
+fn check_names_of_features(files: &ModelFiles, folder: &str) -> Result<()> {
+    const ONLY: &str = "sentence_embedding";
+    let fields = module_fields(files, folder)?;
+    for field in ["module_input_name", "module_output_name"] {
+        if let Some(value) = fields.get(field).filter(|value| !value.is_null() && **value != ONLY) {
+            return Err(Error::Field {
+                file: files.label(&format!("{folder}config.json")),
+                field: field.to_owned(),
+                problem: format!("is {value}, only `{ONLY}` is supported"),
+            });
         }
+    }
+    Ok(())
+}
+
+/// Fails unless a LayerNorm module is for embeddings of width `dim`.
+fn check_dimension(files: &ModelFiles, folder: &str, dim: usize) -> Result<()> {
+    for (field, value) in module_fields(files, folder)? {
+        let problem = match field.as_str() {
+            "dimension" if value == dim => continue,
+            "dimension" => format!("is {value}, but the embeddings have width {dim}"),
+            _ => "is not known".to_owned(),
+        };
+        let file = files.label(&format!("{folder}config.json"));
+        return Err(Error::Field { file, field, problem });
     }
     Ok(())
 }

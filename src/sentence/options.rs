@@ -26,7 +26,8 @@ use crate::tokenizer::Windows;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Its end is cut off, and the report says how much. What sentence-transformers does, which does not say.
+    /// Its end is cut off (its beginning where the tokenizer's `truncation_side` is `left`), and the report says how
+    /// much. What sentence-transformers does, which does not say.
     #[default]
     Truncate,
     /// The call fails with [`Error::TooLong`](crate::Error::TooLong), before anything is computed.

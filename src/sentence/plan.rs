@@ -114,8 +114,8 @@ impl SentenceEncoder {
     fn longest(&self, task: Task) -> Result<usize> {
         let transformer = &self.transformer;
         let (field, own) = match task {
-            // A limit of every call counts before that of a task.
-            _ if transformer.text.max_length.is_some() => return Ok(self.max_seq_length),
+            // What is said of every call counts before the limit of a task.
+            _ if transformer.text.decides_length() => return Ok(self.max_seq_length),
             Task::Any => return Ok(self.max_seq_length),
             Task::Query => ("query_length", transformer.query_length),
             Task::Document => ("document_length", transformer.document_length),

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::SentenceEncoder;
-use super::modules::{Module, SETTINGS};
+use super::modules::{MODULES, Module, SETTINGS};
 use crate::checkpoint::{Checkpoint, WeightDtype};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, Staging};
@@ -135,7 +135,12 @@ impl SentenceEncoder {
     }
 
     fn save_settings(&self, files: &ModelFiles, staging: &Staging) -> Result<()> {
-        let mut settings = object(files, SETTINGS)?;
+        let mut settings = match files.has(MODULES) {
+            true => object(files, SETTINGS)?,
+            // Nor was it read.
+            false => Map::new(),
+        };
+        settings.insert("model_type".to_owned(), "SentenceTransformer".into());
         settings.insert("prompts".to_owned(), json!(self.settings.prompts));
         let default = json!(self.settings.default_prompt_name);
         settings.insert("default_prompt_name".to_owned(), default);

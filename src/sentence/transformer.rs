@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, warn_of_precision};
 use crate::error::{Error, Result};
 use crate::files::{ModelFiles, is_true};
 
@@ -79,6 +79,8 @@ pub(super) struct TransformerSettings {
 pub(super) struct TextSettings {
     /// The longest text in tokens, instead of the tokenizer's own limit.
     pub(super) max_length: Option<usize>,
+    /// Whether `max_length` is there, if only as null: then the limit of a task does not count.
+    names_max_length: bool,
     pub(super) truncates: bool,
     pub(super) adds_special_tokens: bool,
     pub(super) splits_special_tokens: Option<bool>,
@@ -88,6 +90,7 @@ impl Default for TextSettings {
     fn default() -> Self {
         Self {
             max_length: None,
+            names_max_length: false,
             truncates: true,
             adds_special_tokens: true,
             splits_special_tokens: None,
@@ -146,7 +149,7 @@ impl TransformerSettings {
 
     /// How many of `layers` layers are computed for the hidden states that are pooled.
     fn layers(&self, layers: usize) -> Result<usize> {
-        let count = layers as i64 + 1;
+        let count = i64::try_from(layers).unwrap_or(i64::MAX).saturating_add(1);
         let index =
             if self.hidden_states < 0 { count + self.hidden_states } else { self.hidden_states };
         usize::try_from(index).ok().filter(|&index| index <= layers).ok_or_else(|| Error::Field {
@@ -175,7 +178,7 @@ impl TransformerSettings {
             [("query_length", self.query_length), ("document_length", self.document_length)];
         for (name, length) in lengths {
             // The length of every call, which is `max_seq_length` now, came before those of a task.
-            if let Some(length) = length.filter(|_| self.text.max_length.is_none()) {
+            if let Some(length) = length.filter(|_| !self.text.decides_length()) {
                 set(name, length.into());
             }
         }
@@ -207,6 +210,7 @@ impl Reader {
         let (config, tokenizer) =
             (self.take_arguments("config")?, self.take_arguments("tokenizer")?);
         let model = self.take_arguments("model")?;
+        warn_of_precision(&model, &self.file);
         if let Some(name) = model.keys().find(|name| !HARMLESS_ARGUMENTS.contains(&name.as_str())) {
             let problem = format!("`{name}` is not supported as an argument of the model");
             return Err(self.wrong("model_kwargs", problem));
@@ -251,6 +255,7 @@ impl Reader {
             None => Ok(Map::new()),
             Some(Value::Object(mut arguments)) => {
                 if what != "model" {
+                    warn_of_precision(&arguments, &self.file);
                     arguments.retain(|name, _| !HARMLESS_ARGUMENTS.contains(&name.as_str()));
                 }
                 Ok(arguments)
@@ -327,12 +332,21 @@ impl Reader {
 }
 
 impl TextSettings {
+    /// Whether the longest text is the same for queries, documents and all others.
+    pub(super) fn decides_length(&self) -> bool {
+        self.names_max_length || !self.truncates
+    }
+
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         let flag = || value.as_bool().ok_or(format!("is {value}, must be true or false"));
         match name {
-            "max_length" => self.max_length = length(Some(value))?,
+            "max_length" => {
+                (self.max_length, self.names_max_length) = (length(Some(value))?, true);
+            }
             "add_special_tokens" => self.adds_special_tokens = flag()?,
-            "split_special_tokens" => self.splits_special_tokens = value.as_bool(),
+            "split_special_tokens" => {
+                self.splits_special_tokens = if value.is_null() { None } else { Some(flag()?) };
+            }
             "truncation" => {
                 self.truncates = match value.as_str() {
                     Some("longest_first" | "only_first") => true,

@@ -40,7 +40,9 @@ impl Tokenizer {
                 let file = files.label(&name);
                 let saved = saved(&json, &file)?;
                 let tokenizer = Self::from_json(json, &file)?;
-                tokenizer.with_settings(settings, added_tokens(&saved))
+                let mut settings = settings.clone();
+                settings.with_saved_padding(&saved);
+                tokenizer.with_settings(&settings, added_tokens(&saved))
             }
             (Some(json), _) => {
                 let file = files.label(&name);

