@@ -3,14 +3,14 @@
 //!
 //! Queries come at fixed times, each on a thread of its own, whether or not those before it have been answered: a query
 //! that waits does not hide the waiting of the next ones. The long calls follow one another, of `many` texts that are divided
-//! among the threads, or of a `few` that all threads compute together. `cargo bench --bench latency -- int8` measures that
-//! precision alone.
+//! among the threads, or of a `few` that all threads compute together. `cargo bench --bench latency -- int8` measures the
+//! cases alone whose names have that word.
 
 mod common;
 
 use std::hint::black_box;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use mpnet::{Precision, SentenceEncoder};
@@ -27,25 +27,25 @@ const EVERY: Duration = Duration::from_millis(300);
 const QUERIES: usize = 200;
 
 fn main() {
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let words: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let model = Model::find();
     let of_tokens = |texts: usize, tokens| (0..texts).map(|i| text(tokens, i)).collect::<Vec<_>>();
     let calls = [("none", vec![]), ("many", of_tokens(128, 128)), ("few", of_tokens(3, 384))];
     for precision in Precision::ALL {
-        if !wanted.is_empty() && !wanted.contains(&precision.to_string()) {
-            continue;
-        }
-        let encoder = model.encoder(precision);
+        let encoder = LazyLock::new(|| model.encoder(precision));
         for threads in [2, 4] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let pool = pool.expect("threads can be made");
             for (name, texts) in &calls {
+                let case = format!("{precision}, {threads} threads, {name}");
+                if !words.iter().all(|word| case.contains(word)) {
+                    continue;
+                }
                 let (mut times, rate) = beside(&encoder, &pool, texts);
                 times.sort_unstable();
                 let at = |share: f64| times[(share * (QUERIES - 1) as f64).round() as usize];
                 println!(
-                    "{precision}, {threads} threads, {name}: median {:.1?}, p99 {:.1?}, slowest {:.1?}; beside it \
+                    "{case}: median {:.1?}, p99 {:.1?}, slowest {:.1?}; beside it \
                      {rate:.2} texts/s",
                     at(0.5),
                     at(0.99),

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 ///   waits in rayon, so it never runs jobs of other calls.
 /// - A helper is a guest on its thread. It leaves after 200 µs without work (`PATIENCE`). After 1 ms (`STAY`) it returns
 ///   to rayon between two pieces of work, even if there is more to do. If the thread was waiting for something that has
-///   come, the thread goes on. If the pool has another job, that job runs first. Then the helper comes back. A team
-///   therefore holds a thread for `STAY` and one piece of work at most.
+///   come, the thread goes on. If the pool has other jobs, those run first. Then the helper comes back. A team
+///   therefore holds a thread for `STAY` and one piece of work at most. Helpers of several teams take turns.
 /// - The caller summons helpers anew at each piece of work that finds some missing. A team has at most as many helpers,
 ///   queued or at work, as the pool has other threads.
 /// - A helper that starts on the caller's own thread leaves at once. That happens when user code waits in rayon there,
@@ -127,8 +127,10 @@ const SPINS: usize = 1 << 10;
 thread_local! {
     /// Whether this thread is inside a piece of work of some team.
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
-    /// Whether this thread has interrupted a helper to look for other work.
+    /// Whether a helper on this thread has stopped to run another job of the pool.
     static LOOKING: Cell<bool> = const { Cell::new(false) };
+    /// Whether that job was a helper, or met one, that had work.
+    static MET_HELPER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Sets a flag, until it is dropped.
@@ -195,12 +197,21 @@ enum Stop {
     Stayed,
 }
 
-/// Runs a job of this thread's pool, if there is one.
-fn run_another_job() -> bool {
-    LOOKING.with(|looking| {
+/// What a helper has made way for.
+#[derive(PartialEq)]
+enum Other {
+    Helper,
+    Job,
+}
+
+/// Runs another job of this thread's pool, if there is one.
+fn run_another_job() -> Option<Other> {
+    let ran = LOOKING.with(|looking| {
         let _looking = Set::on(looking);
-        matches!(rayon::yield_now(), Some(rayon::Yield::Executed))
-    })
+        rayon::yield_now() == Some(rayon::Yield::Executed)
+    });
+    let helper = MET_HELPER.take();
+    ran.then_some(if helper { Other::Helper } else { Other::Job })
 }
 
 impl Shared {
@@ -296,7 +307,7 @@ impl Shared {
     /// would have without the helper.
     fn come(self: Arc<Self>, member: usize, stayed: bool) {
         let nested = LOOKING.get();
-        let mut other = false;
+        let mut other = None;
         if stayed && !nested {
             // Not counted meanwhile: the other job may be a long one, or a helper of this same team.
             self.leave();
@@ -308,11 +319,14 @@ impl Shared {
         if self.is_useless_here() {
             return self.leave();
         }
-        let comes_back = other || matches!(self.help(member), Stop::Stayed);
+        MET_HELPER.set(nested);
+        let comes_back = other.is_some() || matches!(self.help(member), Stop::Stayed);
         // A helper that was found by one that was looking neither looks too, or the stack would grow with the number of
         // calls, nor comes back without looking, or it would keep the thread from what lies below it in the queue.
         if comes_back && !nested {
-            rayon::spawn(move || self.come(member, !other));
+            // It makes way for all other jobs, but takes turns with helpers of other teams.
+            let stayed = other != Some(Other::Helper);
+            rayon::spawn(move || self.come(member, stayed));
         } else {
             self.leave();
         }
