@@ -161,6 +161,56 @@ fn balanced_columns_lose_less_to_integers() {
     }
 }
 
+/// One weight twenty times as large as the others of its row.
+#[test]
+fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
+    for k in [192, 771] {
+        // Values that become integers without a rest, so that only weights are rounded.
+        let a = Array2::from_shape_fn((7, k), |(i, j)| match j {
+            0 => 0.0,
+            1 => 255.0,
+            _ => ((i * 31 + j * 7) % 256) as f32,
+        });
+        let mut b = matrix(9, k, 2);
+        b[[4, k / 2]] = 20.0;
+        let want = exact(&a, &b);
+        for &isa in Isa::available() {
+            let distance = |b: &PackedMatrix| {
+                let mut got = Array2::<f32>::zeros((7, 9));
+                matmul(a.view(), b, &mut got.view_mut());
+                let difference = got.mapv(f64::from) - &want;
+                difference.column(4).mapv(|x| x * x).sum().sqrt()
+            };
+            let plain = distance(&PackedMatrix::new(isa, Precision::Int8, b.view()));
+            let arena = Arena::default();
+            let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], None, &arena);
+            let spread = distance(&b);
+            assert!(spread < 0.3 * plain, "{isa}, {k}: {spread}, in one integer {plain}");
+            assert_eq!(b.peaks()[4], 20.0);
+            let rounded = matrix(7, k, 1).mapv(bf16::from_f32);
+            let mut of_bf16 = Array2::<f32>::zeros((7, 9));
+            let mut of_f32 = of_bf16.clone();
+            matmul(rounded.view(), &b, &mut of_bf16.view_mut());
+            matmul(rounded.mapv(bf16::to_f32).view(), &b, &mut of_f32.view_mut());
+            assert_eq!(of_bf16, of_f32, "{isa}, {k}");
+        }
+    }
+}
+
+#[test]
+fn parts_that_name_a_column_that_is_not_there() {
+    let (b, isa, arena) = (matrix(9, 300, 2), Isa::available()[0], Arena::default());
+    let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], Some(&[1.0; 300]), &arena);
+    let keep = |words: &[u32]| arena.words(words.len(), |kept| kept.copy_from_slice(words));
+    let parts = || b.parts().map(keep);
+    let of = |parts| PackedMatrix::from_parts(isa, Precision::Int8, (9, 300), parts);
+    assert_eq!(of(parts()).unwrap().parts(), b.parts());
+    let mut wrong = parts();
+    let last = PackedMatrix::PARTS - 1;
+    wrong[last] = keep(&vec![300; wrong[last].len()]);
+    assert!(of(wrong).is_none());
+}
+
 /// Deeper than 8-bit terms can be added up in 32 bits without overflow.
 #[test]
 fn a_product_too_deep_for_integers() {
