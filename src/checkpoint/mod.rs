@@ -410,11 +410,6 @@ impl<'c> Weights<'c> {
         self.isa
     }
 
-    /// What the weights of linear layers are rounded to.
-    pub(crate) fn rounds_to(&self) -> Precision {
-        self.precision
-    }
-
     /// What the factors of a product are rounded to that is not with weights, and numbers that only go from one product into
     /// another: nothing is won by rounding where bf16 is no faster.
     pub(crate) fn between(&self) -> Precision {

@@ -16,7 +16,7 @@ use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Element, PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team, softmax};
-use crate::nn::{LayerNorm, Linear};
+use crate::nn::{LayerNorm, Linear, Source};
 
 /// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
 const QUERIES: usize = 64;
@@ -49,7 +49,7 @@ struct Head<'a, E> {
 
 impl SelfAttention {
     /// `input` is what makes the layer's input.
-    pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
+    pub(super) fn load(w: &Weights, config: &Config, input: Source) -> Result<Self> {
         let d = config.hidden_size;
         let attn = w.at("attn");
         let (q, k, v) = (attn.at("q"), attn.at("k"), attn.at("v"));

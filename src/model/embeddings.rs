@@ -7,7 +7,7 @@ use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
-use crate::nn::{Embedding, LayerNorm};
+use crate::nn::{Embedding, LayerNorm, Source};
 
 /// The sum of a token's word and position embedding, normalised. There are no token types and no scale.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ impl Embeddings {
     }
 
     /// What makes its result.
-    pub(super) fn norm(&self) -> &LayerNorm {
-        &self.norm
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { norm: &self.norm, peaks: &[] }
     }
 
     /// → `out: [N, D]`

@@ -10,7 +10,7 @@ use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
-use crate::nn::LayerNorm;
+use crate::nn::Source;
 
 /// `L` layers, one after another, all with the same position bias.
 #[derive(Debug)]
@@ -20,12 +20,12 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// `input` is what makes the first layer's input.
-    pub(super) fn load(w: &Weights, config: &Config, input: &LayerNorm) -> Result<Self> {
+    pub(super) fn load(w: &Weights, config: &Config, input: Source) -> Result<Self> {
         // Grows as layers are found: the number in the file may be anything.
         let mut layers: Vec<EncoderLayer> = Vec::new();
         for n in 0..config.num_hidden_layers {
-            let input = layers.last().map_or(input, EncoderLayer::norm);
-            let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), n, config, input)?;
+            let input = layers.last().map_or(input, EncoderLayer::source);
+            let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), config, input)?;
             layers.push(layer);
         }
         Ok(Self { layers })

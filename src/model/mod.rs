@@ -85,7 +85,7 @@ impl Mpnet {
         let embeddings = Embeddings::load(&w.at("embeddings"), config)?;
         Ok(Self {
             position_bias: PositionBias::load(&w.at("encoder.relative_attention_bias"), config)?,
-            encoder: Encoder::load(&w.at("encoder"), config, embeddings.norm())?,
+            encoder: Encoder::load(&w.at("encoder"), config, embeddings.source())?,
             embeddings,
             pooler: Pooler::load(&w.at("pooler"), config)?,
             config: config.clone(),

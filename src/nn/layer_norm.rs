@@ -1,5 +1,7 @@
 //! [`LayerNorm`]: each row to zero mean and unit variance, then a learned scale and shift.
 
+use std::iter;
+
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::checkpoint::Weights;
@@ -33,9 +35,22 @@ impl LayerNorm {
         Ok(Self { gain, bias, eps, isa: w.isa() })
     }
 
-    /// How large the columns of its result are, `[D]`: three standard deviations from 0, the mean counted.
-    pub(crate) fn magnitudes(&self) -> Vec<f32> {
-        self.gain.iter().zip(&self.bias).map(|(gain, bias)| 3.0 * gain.abs() + bias.abs()).collect()
+    /// How large the columns of its result are, `[D]`: so many standard deviations from 0, the mean counted. `peaks` `[D]` are
+    /// the largest weights behind each column of what it normalises; empty if they are not known.
+    ///
+    /// Most columns stay within three. A few have weights far above the others', and are far from the mean for some tokens;
+    /// no value of a row is further from its mean than `√D` standard deviations.
+    pub(crate) fn magnitudes(&self, peaks: &[f32]) -> Vec<f32> {
+        const USUAL: f32 = 3.0;
+        let most = (self.width() as f32).sqrt().max(USUAL);
+        let median = median(peaks);
+        let deviations = |peak: &f32| match median {
+            median if median > 0.0 => (peak / median).clamp(USUAL, most),
+            _ => USUAL,
+        };
+        let deviations = peaks.iter().map(deviations).chain(iter::repeat(USUAL));
+        let columns = self.gain.iter().zip(&self.bias).zip(deviations);
+        columns.map(|((gain, bias), times)| times * gain.abs() + bias.abs()).collect()
     }
 
     /// Normalises each row of `x: [N, D]`.
@@ -76,6 +91,13 @@ impl LayerNorm {
     fn parameters(&self) -> (&[f32], &[f32]) {
         (self.gain.as_slice().expect(CONTIGUOUS), self.bias.as_slice().expect(CONTIGUOUS))
     }
+}
+
+/// The one in the middle; 0 if there are none.
+fn median(values: &[f32]) -> f32 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f32::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 const CONTIGUOUS: &str = "rows of an owned array are contiguous";

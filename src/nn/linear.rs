@@ -18,6 +18,14 @@ pub(crate) struct Linear {
     bias: Array1<f32>,
 }
 
+/// What makes the input of a linear layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) norm: &'a LayerNorm,
+    /// See [`LayerNorm::magnitudes`].
+    pub(crate) peaks: &'a [f32],
+}
+
 impl Linear {
     /// Reads `weight` `[output, input]` and `bias` `[output]`.
     pub(crate) fn load(w: &Weights, input: usize, output: usize) -> Result<Self> {
@@ -37,23 +45,28 @@ impl Linear {
     }
 
     /// One layer whose output is the outputs of several, `[output]` each, one after another: one product instead of
-    /// several. Its input is what `norm` makes.
+    /// several.
     ///
     /// # Panics
     ///
     /// If `layers` is empty.
     pub(crate) fn load_after(
-        norm: &LayerNorm,
+        source: Source,
         layers: &[&Weights],
         input: usize,
         output: usize,
     ) -> Result<Self> {
-        let magnitudes = norm.magnitudes();
+        let magnitudes = source.norm.magnitudes(source.peaks);
         let weight = Weights::stacked(layers, "weight", output, input, Some(&magnitudes))?;
         let biases = layers.iter().map(|w| w.vector("bias", output)).collect::<Result<Vec<_>>>()?;
         let biases: Vec<_> = biases.iter().map(|bias| bias.view()).collect();
         let bias = concatenate(Axis(0), &biases).expect("vectors always fit");
         Ok(Self { weight, bias })
+    }
+
+    /// The largest weight behind each column of its result, `[out]`; empty where weights are not rounded to integers.
+    pub(crate) fn peaks(&self) -> &[f32] {
+        self.weight.peaks()
     }
 
     /// Width of the result.

@@ -16,6 +16,7 @@ mod finish;
 mod packed;
 mod product;
 mod rows;
+mod spread;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::element::{Element, copy_words, floats, is_packed, pair_rows, to_floats};
+use super::spread::Spread;
 #[cfg(target_arch = "x86_64")]
 use super::tile::transpose;
 use super::words::{
@@ -30,14 +31,16 @@ pub struct PackedMatrix {
     /// `[N]` each.
     pub(super) scales: Vec<f32>,
     pub(super) sums: Vec<f32>,
-    /// What `A`'s columns are multiplied by before they are quantised, `[K]`; empty for nothing.
-    pub(super) balance: Vec<f32>,
+    /// What is done to the factors before they become integers.
+    pub(super) spread: Box<Spread>,
+    /// Of weights that became integers the largest magnitude in each row, `[N]`, else empty.
+    pub(super) peaks: Vec<f32>,
 }
 
 /// The version of what this file makes of a matrix: the order of packed values, and how they are rounded and scaled.
 /// Packed weights that were kept on disk under another version are made anew. Raise it with every such change, whichever
 /// instruction set or precision it is for; a test finds those that change what a matrix is packed into.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
@@ -72,7 +75,8 @@ impl PackedMatrix {
         let Values::Own(values) = &mut packed.values else { unreachable!("made empty") };
         let panels = layout.panels(values, &mut packed.scales, &mut packed.sums);
         let row = |j| row_of(&b, j);
-        panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, factors: &[] }));
+        let spread = &packed.spread;
+        panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
         packed
     }
 
@@ -80,10 +84,7 @@ impl PackedMatrix {
     ///
     /// `magnitudes` `[K]` are for an `A` whose columns are of very different size: before integers are
     /// made of them, columns of `A` are divided by what those of `b` are multiplied by, so that large values move from the
-    /// one, where they cost all others their precision, to the other.
-    ///
-    /// Source: Xiao et al. 2023 (SmoothQuant), eq. 4 with α = ½, <https://arxiv.org/abs/2211.10438>; but the magnitudes need no
-    /// calibration where the columns come from a LayerNorm, whose gain and bias tell them.
+    /// one, where they cost all others their precision, to the other. See [`Spread`].
     #[must_use]
     pub fn weights(
         isa: Isa,
@@ -96,18 +97,16 @@ impl PackedMatrix {
         let rows: Vec<&[f32]> =
             parts.iter().flat_map(|part| (0..part.nrows()).map(|j| row_of(part, j))).collect();
         let mut packed = Self::empty(isa, precision);
-        let factors = match magnitudes {
-            Some(magnitudes) if precision == Precision::Int8 => factors(magnitudes, &rows),
-            _ => Vec::new(),
-        };
-        packed.balance = factors.iter().map(|factor| 1.0 / factor).collect();
         let k = parts.first().map_or(0, |part| part.ncols());
+        if precision == Precision::Int8 {
+            (*packed.spread, packed.peaks) = Spread::of(&rows, magnitudes);
+        }
         let layout = packed.reshape((rows.len(), k));
         let (scales, sums) = (&mut packed.scales, &mut packed.sums);
-        let (row, factors) = (|j| rows[j], factors.as_slice());
+        let (row, spread) = (|j| rows[j], &packed.spread);
         let values = arena.words(layout.len, |values| {
             let panels = layout.panels(values, scales, sums);
-            panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, factors }));
+            panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
         });
         packed.values = Values::Kept(values);
         packed
@@ -118,7 +117,8 @@ impl PackedMatrix {
     pub fn empty(isa: Isa, precision: Precision) -> Self {
         let format = Format::of(isa, precision);
         let (values, scales, sums) = (Values::Own(Lines::default()), Vec::new(), Vec::new());
-        Self { isa, format, n: 0, k: 0, values, scales, sums, balance: Vec::new() }
+        let (spread, peaks) = (Box::default(), Vec::new());
+        Self { isa, format, n: 0, k: 0, values, scales, sums, spread, peaks }
     }
 
     /// Packs `b` `[N, K]` on this thread, into the memory that is there.
@@ -126,9 +126,9 @@ impl PackedMatrix {
         let b = rows_contiguous(b);
         let layout = self.resize(b.dim());
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
-        let (isa, row) = (self.isa, |j| row_of(&b, j));
+        let (isa, row, spread) = (self.isa, |j| row_of(&b, j), &self.spread);
         for panel in layout.panels(values, &mut self.scales, &mut self.sums) {
-            isa.run(PackPanel { panel, row, factors: &[] });
+            isa.run(PackPanel { panel, row, spread });
         }
     }
 
@@ -158,13 +158,15 @@ impl PackedMatrix {
     }
 
     /// How many [`parts`](Self::parts) there are.
-    pub const PARTS: usize = 4;
+    pub const PARTS: usize = 6;
 
-    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums and balance, empty
-    /// where there are none.
+    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums, peaks, balance and
+    /// repeated columns, empty where there are none.
     #[must_use]
     pub fn parts(&self) -> [&[u32]; Self::PARTS] {
-        [&self.values, bits(&self.scales), bits(&self.sums), bits(&self.balance)]
+        let Self { values, scales, sums, peaks, spread, .. } = self;
+        let Spread { balance, repeated } = &**spread;
+        [values, bits(scales), bits(sums), bits(peaks), bits(balance), repeated]
     }
 
     /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a matrix.
@@ -173,30 +175,44 @@ impl PackedMatrix {
         isa: Isa,
         precision: Precision,
         shape: (usize, usize),
-        [values, scales, sums, balance]: [Words; Self::PARTS],
+        [values, scales, sums, peaks, balance, repeated]: [Words; Self::PARTS],
     ) -> Option<Self> {
         let mut packed = Self::empty(isa, precision);
         let per_channel = if packed.format == Format::Int8 { shape.0 } else { 0 };
-        let fits = scales.len() == per_channel
-            && sums.len() == per_channel
-            && (balance.is_empty() || balance.len() == shape.1);
+        let fits = [&scales, &sums, &peaks].iter().all(|part| part.len() == per_channel)
+            && (balance.is_empty() || balance.len() == shape.1)
+            && repeated.iter().all(|&column| (column as usize) < shape.1);
+        *packed.spread =
+            Spread { balance: balance.as_floats().to_vec(), repeated: repeated.to_vec() };
         if !fits || packed.reshape(shape).len != values.len() {
             return None;
         }
         packed.scales.copy_from_slice(scales.as_floats());
         packed.sums.copy_from_slice(sums.as_floats());
-        packed.balance = balance.as_floats().to_vec();
+        packed.peaks = peaks.as_floats().to_vec();
         packed.values = Values::Kept(values);
         Some(packed)
     }
 
     /// Words along `K`.
     pub(super) fn words(&self) -> usize {
-        self.format.words(self.k, self.isa.step())
+        self.format.words(self.depth(), self.isa.step())
+    }
+
+    /// Columns that are multiplied: `K`, and those that are repeated.
+    pub(super) fn depth(&self) -> usize {
+        self.k + self.spread.repeated.len()
+    }
+
+    /// The largest magnitude in each row of weights that became integers, `[N]`, else empty.
+    #[must_use]
+    pub fn peaks(&self) -> &[f32] {
+        &self.peaks
     }
 
     /// Makes it a matrix `[n, k]`, with memory of its own.
     fn resize(&mut self, shape: (usize, usize)) -> Layout {
+        (*self.spread, self.peaks) = (Spread::default(), Vec::new());
         let layout = self.reshape(shape);
         if let Values::Kept(_) = self.values {
             self.values = Values::Own(Lines::default());
@@ -260,25 +276,6 @@ impl Layout {
     }
 }
 
-/// What the columns of `B` are multiplied by: `√(magnitude of A's column / that of B's)`.
-fn factors(magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
-    /// Keeps a column of zeros from a division by zero.
-    const LEAST: f32 = 1e-5;
-    /// Rows that one task looks through.
-    const ROWS: usize = 64;
-    let none = || vec![0.0_f32; magnitudes.len()];
-    let larger = |mut largest: Vec<f32>, row: &[f32]| {
-        largest.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
-        largest
-    };
-    let largest = rows
-        .par_chunks(ROWS)
-        .map(|rows| rows.iter().fold(none(), |largest, row| larger(largest, row)))
-        .reduce(none, |a, b| larger(a, &b));
-    let factor = |(&of_a, &of_b): (&f32, &f32)| (of_a.max(LEAST) / of_b.max(LEAST)).sqrt();
-    magnitudes.iter().zip(&largest).map(factor).collect()
-}
-
 fn rows_contiguous<'a, E: Element>(b: ArrayView2<'a, E>) -> CowArray<'a, E, Ix2> {
     if b.ncols() <= 1 || b.strides()[1] == 1 {
         CowArray::from(b)
@@ -310,29 +307,24 @@ struct PackPanel<'a, R> {
     panel: Panel<'a>,
     /// Row `j` of `B`.
     row: R,
-    /// What the elements of a row are multiplied by, `[K]`; empty for nothing.
-    factors: &'a [f32],
+    /// What is done to the rows first.
+    spread: &'a Spread,
 }
 
 impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel<'_, R> {
     #[inline(always)]
     fn run(self, simd: S) {
-        let Self { panel, row, factors } = self;
+        let Self { panel, row, spread } = self;
         let Panel { format, columns, first, rows, values, scales, sums } = panel;
-        let k = factors.len();
-        let mut balanced = vec![0.0; if k == 0 { 0 } else { rows * k }];
-        for (j, balanced) in balanced.chunks_exact_mut(k.max(1)).enumerate() {
-            let row = row(first + j).iter().zip(factors);
-            balanced.iter_mut().zip(row).for_each(|(y, (x, factor))| *y = x.to_f32() * factor);
-        }
         let integers = format == Format::Int8;
+        let own_rows = spread.of_b(rows, |j| row(first + j), scales);
+        let depth = own_rows.len() / rows;
         let (mut scalings, mut own) = ([Scaling::NONE; WIDEST], Vec::new());
         if integers {
             for (j, (scale, scaling)) in scales.iter_mut().zip(&mut scalings).enumerate() {
-                *scale = channel_scale(match k {
-                    0 => to_floats(row(first + j), &mut own),
-                    _ => &balanced[j * k..(j + 1) * k],
-                });
+                if depth == 0 {
+                    *scale = channel_scale(to_floats(row(first + j), &mut own));
+                }
                 *scaling = channel_scaling(*scale);
             }
         }
@@ -345,14 +337,15 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
             let words = out.len() / columns;
             for (j, (staged, &scaling)) in staged.iter_mut().zip(&scalings).enumerate().take(rows) {
                 let (row, words) = (row(first + j), &mut staged[..words]);
-                let (start, end) = (piece * step, ((piece + 1) * step).min(row.len()));
-                if is_packed::<E>(format) && k == 0 {
+                let length = if depth == 0 { row.len() } else { depth };
+                let (start, end) = (piece * step, ((piece + 1) * step).min(length));
+                if is_packed::<E>(format) && depth == 0 {
                     copy_words(&row[start..end], words);
                     continue;
                 }
-                let row = match k {
+                let row = match depth {
                     0 => to_floats(&row[start..end], &mut own),
-                    _ => &balanced[j * k..][start..end],
+                    _ => &own_rows[j * depth..][start..end],
                 };
                 encode(simd, format, scaling, row, words);
                 if integers {

@@ -169,7 +169,7 @@ fn heights<S: Tile>(simd: S, b: &PackedMatrix) -> Heights {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn multiplied_as<S: Tile>(simd: S, b: &PackedMatrix) -> Format {
-    if b.format == Format::Int8 && b.k > DEEPEST_INT8 {
+    if b.format == Format::Int8 && b.depth() > DEEPEST_INT8 {
         Format::F32
     } else {
         tile_for(simd, b.format)

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::element::{Element, to_floats};
+use super::element::Element;
 use super::packed::PackedMatrix;
 use super::words::{Format, Range, Scaling, encode_as};
 use crate::kernels::memory::Lines;
@@ -44,15 +44,7 @@ impl<A: Element> Pack<'_, '_, A> {
         for i in 0..self.count {
             let row = self.a.row(self.first + i);
             let row = row.to_slice().unwrap_or_else(|| copied(row, &mut own));
-            let row = match self.b.balance.as_slice() {
-                [] => to_floats(row, &mut copy),
-                factors => {
-                    copy.resize(row.len(), 0.0);
-                    let values = copy.iter_mut().zip(row).zip(factors);
-                    values.for_each(|((y, x), factor)| *y = x.to_f32() * factor);
-                    &copy
-                }
-            };
+            let row = self.b.spread.of_a(row, &mut copy);
             let scaling = if self.b.format == Format::Int8 {
                 let range = Range::of(row);
                 ranges.push(range);
@@ -99,7 +91,7 @@ fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
     rows.rows.words.resize(chunks.len() * height * DEPTH);
     rows.rows.ranges.clear();
     // What has the tile's format already is only put in its place.
-    if is_packed::<A>(tile) && tile == format && rows.b.balance.is_empty() {
+    if is_packed::<A>(tile) && tile == format {
         let mut own = Vec::new();
         for i in 0..rows.count {
             let row = rows.a.row(rows.first + i);

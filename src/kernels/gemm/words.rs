@@ -90,12 +90,15 @@ impl Range {
     }
 }
 
+/// The largest integer that a weight becomes.
+pub(super) const WEIGHT_STEPS: f32 = 127.0;
+
 /// The scale of a row of `B`: its values are `scale · q`, `q` from −127 to 127.
 #[inline(always)]
 pub(super) fn channel_scale(row: &[f32]) -> f32 {
     let (low, high) = extremes(row);
     let largest = high.max(-low);
-    if largest > 0.0 { largest / 127.0 } else { 1.0 }
+    if largest > 0.0 { largest / WEIGHT_STEPS } else { 1.0 }
 }
 
 /// What quantises a row of `B`.

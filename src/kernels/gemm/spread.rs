@@ -1,0 +1,244 @@
+//! [`Spread`]: what is done to the columns of a product before its factors become 8-bit integers.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use rayon::prelude::*;
+
+use super::element::{Element, to_floats};
+use super::words::WEIGHT_STEPS;
+use crate::kernels::lanes::{LANES, Lanes, filled_up, fold, zip};
+
+/// What is done to the columns of the two factors, `A` `[M, K]` and `B` `[N, K]`, before 8-bit integers are made of them. The
+/// product stays what it is, and the steps become finer in which its factors are rounded.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spread {
+    /// Columns of `A` are multiplied by these, and those of `B` divided by them, `[K]`; empty for nothing.
+    ///
+    /// Source: Xiao et al. 2023 (SmoothQuant), <https://arxiv.org/abs/2211.10438>.
+    pub(super) balance: Vec<f32>,
+    /// Columns of `A` that stand once more behind the others, and each time they are named here. The weights that meet such a
+    /// column are sums of two integers or more, so that one large weight does not make the steps of its whole row coarse.
+    ///
+    /// Source: Zhao et al. 2019 (outlier channel splitting), <https://arxiv.org/abs/1901.09504>.
+    pub(super) repeated: Vec<u32>,
+}
+
+impl Spread {
+    /// How many columns are repeated: 2 % of them, in whole words.
+    fn repeats(k: usize) -> usize {
+        k / 48 / 4 * 4
+    }
+
+    /// What suits the weights whose rows these are, and the largest magnitude in each row, `[N]`. `magnitudes` `[K]` are those
+    /// of `A`'s columns, where they are known.
+    pub(super) fn of(rows: &[&[f32]], magnitudes: Option<&[f32]>) -> (Self, Vec<f32>) {
+        let factors = magnitudes.map_or_else(Vec::new, |magnitudes| factors(magnitudes, rows));
+        let peaks: Vec<f32> = rows.par_iter().map(|row| peak(row, &factors)).collect();
+        let repeated = repeated(rows, &factors, &peaks);
+        let balance = factors.iter().map(|factor| 1.0 / factor).collect();
+        (Self { balance, repeated }, peaks)
+    }
+
+    /// A row of `A` as it is quantised: itself, or `own` filled with it.
+    #[inline(always)]
+    pub(super) fn of_a<'a, E: Element>(&self, row: &'a [E], own: &'a mut Vec<f32>) -> &'a [f32] {
+        let Self { balance, repeated } = self;
+        if balance.is_empty() && repeated.is_empty() {
+            return to_floats(row, own);
+        }
+        own.resize(row.len() + repeated.len(), 0.0);
+        let (values, behind) = own.split_at_mut(row.len());
+        if balance.is_empty() {
+            values.iter_mut().zip(row).for_each(|(y, x)| *y = x.to_f32());
+        } else {
+            let row = row.iter().zip(balance);
+            values.iter_mut().zip(row).for_each(|(y, (x, factor))| *y = x.to_f32() * factor);
+        }
+        behind.iter_mut().zip(repeated).for_each(|(y, &column)| *y = values[column as usize]);
+        own
+    }
+
+    /// Rows of `B` as they are quantised, one after another, and the scale of each; nothing if nothing is done to them.
+    #[inline(always)]
+    pub(super) fn of_b<'b, E: Element>(
+        &self,
+        rows: usize,
+        row: impl Fn(usize) -> &'b [E],
+        scales: &mut [f32],
+    ) -> Vec<f32> {
+        let Self { balance, repeated } = self;
+        if balance.is_empty() && repeated.is_empty() {
+            return Vec::new();
+        }
+        let k = row(0).len();
+        let mut factors = vec![1.0; k];
+        factors.iter_mut().zip(balance).for_each(|(factor, x)| *factor = 1.0 / x);
+        let mut times = vec![1.0; k];
+        repeated.iter().for_each(|&column| times[column as usize] += 1.0);
+        let shares: Vec<f32> = times.iter().map(|times| 1.0 / times).collect();
+
+        let depth = k + repeated.len();
+        let mut own = vec![0.0; rows * depth];
+        for (j, (own, scale)) in own.chunks_exact_mut(depth).zip(scales).enumerate() {
+            let (values, behind) = own.split_at_mut(k);
+            let weights = row(j).iter().zip(&factors);
+            values.iter_mut().zip(weights).for_each(|(y, (x, factor))| *y = x.to_f32() * factor);
+            let peak = peak(values, &shares);
+            *scale = if peak > 0.0 { peak / WEIGHT_STEPS } else { 1.0 };
+            // Each takes as much as an integer can hold, the column itself what is left.
+            let most = *scale * WEIGHT_STEPS;
+            for (part, &column) in behind.iter_mut().zip(repeated) {
+                let value = &mut values[column as usize];
+                *part = value.clamp(-most, most);
+                *value -= *part;
+            }
+        }
+        own
+    }
+}
+
+/// What the columns of `B` are multiplied by: `√(magnitude of A's column / that of B's)`, the paper's eq. 4 with α = ½.
+fn factors(magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
+    /// Keeps a column of zeros from a division by zero.
+    const LEAST: f32 = 1e-5;
+    /// Rows that one task looks through.
+    const ROWS: usize = 64;
+    let none = || vec![0.0_f32; magnitudes.len()];
+    let larger = |mut largest: Vec<f32>, row: &[f32]| {
+        largest.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
+        largest
+    };
+    let largest = rows
+        .par_chunks(ROWS)
+        .map(|rows| rows.iter().fold(none(), |largest, row| larger(largest, row)))
+        .reduce(none, |a, b| larger(a, &b));
+    let factor = |(&of_a, &of_b): (&f32, &f32)| (of_a.max(LEAST) / of_b.max(LEAST)).sqrt();
+    magnitudes.iter().zip(&largest).map(factor).collect()
+}
+
+/// The columns to repeat: time and again that of the weight which gives a row the coarsest steps of all rows.
+fn repeated(rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u32> {
+    let k = rows.first().map_or(0, |row| row.len());
+    let count = Spread::repeats(k);
+    let mut shares = if factors.is_empty() { vec![1.0; k] } else { factors.to_vec() };
+    let whole = shares.clone();
+    let mut times = vec![1.0_f32; k];
+    let rows_by_peak = peaks.iter().enumerate().map(|(row, &peak)| Coarse { peak, row });
+    let mut coarsest: BinaryHeap<Coarse> = rows_by_peak.collect();
+    let mut repeated = Vec::with_capacity(count);
+    while repeated.len() < count {
+        let Some(Coarse { peak: before, row }) = coarsest.pop() else { break };
+        let weights = rows[row].iter().zip(&shares).map(|(x, share)| (x * share).abs());
+        let largest = weights.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+        let Some((column, peak)) = largest.filter(|&(_, peak)| peak > 0.0) else { break };
+        coarsest.push(Coarse { peak, row });
+        // What another row had repeated may have made this one's steps finer: then it waits for its turn.
+        if peak >= before || coarsest.peek().is_some_and(|first| first.row == row) {
+            times[column] += 1.0;
+            shares[column] = whole[column] / times[column];
+            repeated.push(column as u32);
+        }
+    }
+    repeated
+}
+
+/// A row, ordered by its largest weight when that was last looked for; it can only have become smaller.
+struct Coarse {
+    peak: f32,
+    row: usize,
+}
+
+impl Ord for Coarse {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.peak.total_cmp(&other.peak).then(other.row.cmp(&self.row))
+    }
+}
+
+impl PartialOrd for Coarse {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Coarse {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Coarse {}
+
+/// The largest magnitude in a row whose values are multiplied by `factors`; empty for nothing.
+#[inline(always)]
+fn peak(row: &[f32], factors: &[f32]) -> f32 {
+    // A comparison keeps the old value where there is no number, and is one instruction, unlike `f32::max`.
+    let larger = |a: f32, b: f32| if b.abs() > a { b.abs() } else { a };
+    let mut peaks: Lanes = [0.0; LANES];
+    if factors.is_empty() {
+        let (chunks, tail) = row.as_chunks();
+        chunks.iter().for_each(|&x| peaks = zip(peaks, x, larger));
+        peaks = zip(peaks, filled_up(tail, 0.0), larger);
+    } else {
+        for (row, factors) in row.chunks(LANES).zip(factors.chunks(LANES)) {
+            let (row, factors) = (filled_up(row, 0.0), filled_up(factors, 0.0));
+            peaks = zip(peaks, zip(row, factors, |x, factor| x * factor), larger);
+        }
+    }
+    fold(peaks, larger)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_the_largest_weights_are_repeated() {
+        let mut rows = [[0.5; 192], [0.25; 192], [0.0; 192]];
+        (rows[0][7], rows[1][8]) = (-9.0, 8.0);
+        let rows = rows.each_ref().map(|row| row.as_slice());
+        let (spread, peaks) = Spread::of(&rows, None);
+        assert_eq!(peaks, [9.0, 8.0, 0.0]);
+        // 9 and 8; then 4.5 and 4.
+        assert_eq!(spread.repeated, [7, 8, 7, 8]);
+        let mut scales = [0.0; 3];
+        let own = spread.of_b(3, |j| rows[j], &mut scales);
+        assert_eq!(scales, [3.0 / 127.0, 8.0 * (1.0 / 3.0) / 127.0, 1.0]);
+        let (first, second) = (&own[..196], &own[196..392]);
+        for (got, want) in [
+            (&first[6..9], [0.5, -3.0, 0.0]),
+            (&first[192..195], [-3.0, 0.5, -3.0]),
+            (&second[7..10], [0.0, 8.0 / 3.0, 0.25]),
+            (&second[192..195], [0.25, 8.0 / 3.0, 0.0]),
+        ] {
+            let near = |(got, want): (&f32, f32)| (got - want).abs() < 1e-5;
+            assert!(got.iter().zip(want).all(near), "{got:?}, want {want:?}");
+        }
+        let a: Vec<f32> = (0..192).map(|i| i as f32).collect();
+        let mut row = Vec::new();
+        assert_eq!(spread.of_a(&a, &mut row)[190..], [190.0, 191.0, 7.0, 8.0, 7.0, 8.0]);
+    }
+
+    #[test]
+    fn what_one_factor_is_multiplied_by_the_other_is_divided_by() {
+        let rows: [&[f32]; 2] = [&[1.0, 0.25, 0.0], &[-0.5, 0.125, 0.0]];
+        let (spread, peaks) = Spread::of(&rows, Some(&[1.0, 4.0, 0.0]));
+        assert_eq!(spread.balance[..2], [1.0, 0.25]);
+        assert!(spread.balance[2].is_finite());
+        assert_eq!(peaks, [1.0, 0.5]);
+    }
+
+    #[test]
+    fn rows_without_a_number_in_them() {
+        for x in [f32::NAN, f32::INFINITY, 0.0] {
+            let mut rows = [[x; 200], [1.0; 200]];
+            rows[1][3] = x;
+            let rows = rows.each_ref().map(|row| row.as_slice());
+            let (spread, _) = Spread::of(&rows, Some(&[1.0; 200]));
+            let own = spread.of_b(2, |j| rows[j], &mut [0.0; 2]);
+            assert_eq!(own.len(), 2 * (200 + spread.repeated.len()));
+        }
+        let (spread, peaks) = Spread::of(&[], None);
+        assert!(spread.repeated.is_empty() && peaks.is_empty());
+    }
+}
