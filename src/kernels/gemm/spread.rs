@@ -25,9 +25,10 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// How many columns are repeated: 2 % of them, in whole words.
+    /// How many columns are repeated: 2 % of them, in whole steps of the tile that takes the longest. Of a product that is not
+    /// deep these are none, which its weights allow.
     fn repeats(k: usize) -> usize {
-        k / 48 / 4 * 4
+        k / 48 / 64 * 64
     }
 
     /// What suits the weights whose rows these are, and the largest magnitude in each row, `[N]`. `magnitudes` `[K]` are those
@@ -194,29 +195,32 @@ mod tests {
 
     #[test]
     fn the_columns_of_the_largest_weights_are_repeated() {
-        let mut rows = [[0.5; 192], [0.25; 192], [0.0; 192]];
-        (rows[0][7], rows[1][8]) = (-9.0, 8.0);
+        const K: usize = 3072;
+        let mut rows = [[0.0; K], [0.25; K], [0.0; K]];
+        (rows[0][7], rows[1][8]) = (-9.0, 7.0);
         let rows = rows.each_ref().map(|row| row.as_slice());
         let (spread, peaks) = Spread::of(&rows, None);
-        assert_eq!(peaks, [9.0, 8.0, 0.0]);
-        // 9 and 8; then 4.5 and 4.
-        assert_eq!(spread.repeated, [7, 8, 7, 8]);
+        assert_eq!(peaks, [9.0, 7.0, 0.0]);
+        // 9 and 7, then 4.5 and 3.5, then 3.
+        assert_eq!(spread.repeated[..5], [7, 8, 7, 8, 7]);
         let mut scales = [0.0; 3];
         let own = spread.of_b(3, |j| rows[j], &mut scales);
-        assert_eq!(scales, [3.0 / 127.0, 8.0 * (1.0 / 3.0) / 127.0, 1.0]);
-        let (first, second) = (&own[..196], &own[196..392]);
-        for (got, want) in [
-            (&first[6..9], [0.5, -3.0, 0.0]),
-            (&first[192..195], [-3.0, 0.5, -3.0]),
-            (&second[7..10], [0.0, 8.0 / 3.0, 0.25]),
-            (&second[192..195], [0.25, 8.0 / 3.0, 0.0]),
-        ] {
-            let near = |(got, want): (&f32, f32)| (got - want).abs() < 1e-5;
-            assert!(got.iter().zip(want).all(near), "{got:?}, want {want:?}");
+        for (j, row) in own.chunks(K + 64).enumerate() {
+            let most = scales[j] * 127.001;
+            assert!(row.iter().all(|x| x.abs() <= most), "row {j}: more than {most}");
+            for column in [7, 8] {
+                let parts = row[K..].iter().zip(&spread.repeated);
+                let parts = parts.filter(|&(_, &of)| of == column as u32).map(|(x, _)| x);
+                let weight = row[column] + parts.sum::<f32>();
+                assert!((weight - rows[j][column]).abs() < 1e-5, "row {j}: {weight}");
+            }
         }
-        let a: Vec<f32> = (0..192).map(|i| i as f32).collect();
+        let times = spread.repeated.iter().filter(|&&column| column == 7).count() as f32;
+        assert!((scales[0] * 127.0 * (1.0 + times) - 9.0).abs() < 1e-4, "{scales:?}, {times}");
+        assert_eq!(spread.repeated.len(), 64);
+        let a: Vec<f32> = (0..K).map(|i| i as f32).collect();
         let mut row = Vec::new();
-        assert_eq!(spread.of_a(&a, &mut row)[190..], [190.0, 191.0, 7.0, 8.0, 7.0, 8.0]);
+        assert_eq!(spread.of_a(&a, &mut row)[K - 1..K + 3], [3071.0, 7.0, 8.0, 7.0]);
     }
 
     #[test]
@@ -231,12 +235,12 @@ mod tests {
     #[test]
     fn rows_without_a_number_in_them() {
         for x in [f32::NAN, f32::INFINITY, 0.0] {
-            let mut rows = [[x; 200], [1.0; 200]];
+            let mut rows = [[x; 4000], [1.0; 4000]];
             rows[1][3] = x;
             let rows = rows.each_ref().map(|row| row.as_slice());
-            let (spread, _) = Spread::of(&rows, Some(&[1.0; 200]));
+            let (spread, _) = Spread::of(&rows, Some(&[1.0; 4000]));
             let own = spread.of_b(2, |j| rows[j], &mut [0.0; 2]);
-            assert_eq!(own.len(), 2 * (200 + spread.repeated.len()));
+            assert_eq!(own.len(), 2 * (4000 + spread.repeated.len()));
         }
         let (spread, peaks) = Spread::of(&[], None);
         assert!(spread.repeated.is_empty() && peaks.is_empty());

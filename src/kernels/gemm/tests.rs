@@ -166,7 +166,7 @@ fn balanced_columns_lose_less_to_integers() {
 /// One weight twenty times as large as the others of its row.
 #[test]
 fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
-    for k in [192, 771] {
+    for k in [3072, 3333] {
         // Values that become integers without a rest, so that only weights are rounded.
         let a = Array2::from_shape_fn((7, k), |(i, j)| match j {
             0 => 0.0,
@@ -201,15 +201,15 @@ fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
 
 #[test]
 fn parts_that_name_a_column_that_is_not_there() {
-    let (b, isa, arena) = (matrix(9, 300, 2), Isa::available()[0], Arena::default());
-    let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], Some(&[1.0; 300]), &arena);
+    let (b, isa, arena) = (matrix(9, 3072, 2), Isa::available()[0], Arena::default());
+    let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], Some(&[1.0; 3072]), &arena);
     let keep = |words: &[u32]| arena.words(words.len(), |kept| kept.copy_from_slice(words));
     let parts = || b.parts().map(keep);
-    let of = |parts| PackedMatrix::from_parts(isa, Precision::Int8, (9, 300), parts);
+    let of = |parts| PackedMatrix::from_parts(isa, Precision::Int8, (9, 3072), parts);
     assert_eq!(of(parts()).unwrap().parts(), b.parts());
     let mut wrong = parts();
     let last = PackedMatrix::PARTS - 1;
-    wrong[last] = keep(&vec![300; wrong[last].len()]);
+    wrong[last] = keep(&vec![3072; wrong[last].len()]);
     assert!(of(wrong).is_none());
 }
 
