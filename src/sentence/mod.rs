@@ -49,8 +49,11 @@ use transformer::TransformerSettings;
 /// A sentence-transformers model: a tokenizer, the MPNet encoder, a pooling, and what comes after it.
 ///
 /// All methods take `&self`; one encoder serves any number of threads. Work is shared among the threads of the rayon
-/// pool that the caller is in (`pool.install(|| encoder.encode(&texts))`), the global one otherwise. A text's embedding
-/// is the same to the last bit whatever else is in the call, in whatever order, on however many threads.
+/// pool that the caller is in (`pool.install(|| encoder.encode(&texts))`), the global one otherwise. The calling thread
+/// computes too, and the others help it as far as they are free. A thread that helps takes up other jobs of the pool
+/// between two batches: a query beside a long call waits for one batch, unless each thread of the pool has a call of its
+/// own. A text's embedding is the same to the last bit whatever else is in the call, in whatever order, on however many
+/// threads.
 ///
 /// ```
 /// use mpnet::SentenceEncoder;
