@@ -3,26 +3,10 @@
 
 mod common;
 
-use std::error::Error as _;
-
-use common::{Damaged, json, tiny};
+use common::{Damaged, error_of, json, tiny};
 use mpnet::{Batch, Error, Isa, Pooling, SentenceEncoder};
 use proptest::prelude::*;
 use serde_json::json;
-
-/// Loads the tiny model after `change`, which must fail, and the message must name all of `names`.
-#[track_caller]
-fn error_of(change: impl FnOnce(&Damaged), names: &[&str]) -> Error {
-    let model = Damaged::copy();
-    change(&model);
-    let error = model.load().unwrap_err();
-    let text = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
-    for name in names {
-        assert!(text.contains(name), "`{name}` is not named in: {text}");
-    }
-    assert!(!text.contains('\n'), "more than one line: {text}");
-    error
-}
 
 macro_rules! assert_variant {
     ($error:expr, $pattern:pat) => {{

@@ -6,7 +6,7 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 
-use common::{Damaged, assert_near, json, tiny};
+use common::{Damaged, assert_near, error_of, json, tiny};
 use mpnet::model::Mpnet;
 use mpnet::model::heads::MaskedLM;
 use mpnet::ndarray::{ArrayD, s};
@@ -287,20 +287,6 @@ fn saving_keeps_the_tensors_that_were_read() {
         let want = rows(case.embeddings.as_ref().unwrap());
         assert_near(name, got.view().into_dyn(), want.view(), EMBEDDING);
     }
-}
-
-/// Loads the tiny model after `change`, which must fail with one line that names all of `names`.
-#[track_caller]
-fn error_of(change: impl FnOnce(&Damaged), names: &[&str]) -> Error {
-    let model = Damaged::copy();
-    change(&model);
-    let error = model.load().unwrap_err();
-    let text = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
-    for name in names {
-        assert!(text.contains(name), "`{name}` is not named in: {text}");
-    }
-    assert!(!text.contains('\n'), "more than one line: {text}");
-    error
 }
 
 #[test]

@@ -29,6 +29,18 @@ pub(crate) use staging::Staging;
 /// The largest configuration or tokenizer file that is read; weights are mapped and have no such limit.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
+/// The names under which the settings of sentence-transformers' transformer module have been saved over the
+/// years. The first file that has any fields counts.
+pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
 /// The files of a model: a sentence-transformers directory, or the same files held in memory.
 ///
 /// A path converts into it, so `SentenceEncoder::builder("models/all-mpnet-base-v2")` is the usual way. In memory,

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::snapshot::Snapshot;
 use crate::checkpoint::{ADAPTER, INDEX, WEIGHTS, refuse_adapter, shard_names};
 use crate::error::Result;
-use crate::files::ModelFiles;
-use crate::sentence::{MODULES, SETTINGS, TRANSFORMER_SETTINGS, module_folders, read_config};
+use crate::files::{ModelFiles, TRANSFORMER_SETTINGS};
+use crate::sentence::{MODULES, SETTINGS, module_folders, read_config};
 use crate::tokenizer::{ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG, VOCABULARY};
 
 /// Sees to it that the directory of `snapshot` has them.

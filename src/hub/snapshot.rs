@@ -9,7 +9,8 @@ use super::problem::HubProblem;
 use super::settings::{Settings, is_inside};
 use super::{HubModel, download, files};
 use crate::error::{Error, Result};
-use crate::sentence::{MODULES, SETTINGS, TRANSFORMER_SETTINGS};
+use crate::files::TRANSFORMER_SETTINGS;
+use crate::sentence::{MODULES, SETTINGS};
 
 /// The hub puts it into each repository, and only a download of the whole brings it.
 const OF_EVERY_REPOSITORY: &str = ".gitattributes";

@@ -37,8 +37,6 @@ pub use tokens::TokenEmbeddings;
 
 #[cfg(feature = "hub")]
 pub(crate) use modules::{MODULES, SETTINGS, module_folders, read_config};
-#[cfg(feature = "hub")]
-pub(crate) use transformer::TRANSFORMER_SETTINGS;
 
 use modules::{Module, Settings};
 use options::Task;

@@ -6,19 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Config, warn_of_precision};
 use crate::error::{Error, Result};
-use crate::files::{ModelFiles, is_true};
-
-/// The names under which these settings have been saved over the years. The first file that has any
-/// fields counts.
-pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
+use crate::files::{ModelFiles, TRANSFORMER_SETTINGS, is_true};
 
 /// Arguments that say where files come from or how the reference computes, and change no number
 /// here: the folder and the files are those of the module.

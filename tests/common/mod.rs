@@ -188,3 +188,19 @@ fn copy_tree(from: &Path, to: &Path) {
         }
     }
 }
+
+/// Loads the tiny model after `change`, which must fail with one line that names all of `names`.
+#[track_caller]
+pub fn error_of(change: impl FnOnce(&Damaged), names: &[&str]) -> mpnet::Error {
+    use std::error::Error as _;
+
+    let model = Damaged::copy();
+    change(&model);
+    let error = model.load().unwrap_err();
+    let text = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+    for name in names {
+        assert!(text.contains(name), "`{name}` is not named in: {text}");
+    }
+    assert!(!text.contains('\n'), "more than one line: {text}");
+    error
+}

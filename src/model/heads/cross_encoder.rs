@@ -6,22 +6,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::files::{ModelFiles, is_true};
+use crate::files::{ModelFiles, TRANSFORMER_SETTINGS, is_true};
 
 /// sentence-transformers' own configuration.
 pub(super) const SETTINGS: &str = "config_sentence_transformers.json";
 const MODULES: &str = "modules.json";
-
-/// The names under which the transformer module's settings have been saved over the years.
-const TRANSFORMER_SETTINGS: [&str; 7] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
 
 /// A directory that `CrossEncoder.save_pretrained` has written, version 6 or later. Before, it was a directory of
 /// transformers.
