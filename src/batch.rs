@@ -171,6 +171,20 @@ impl Batch {
         Ok(())
     }
 
+    /// These of its texts, by their places in it, as a batch of their own, whose [`texts`](Self::texts) are these places.
+    pub(crate) fn select(&self, texts: &[usize]) -> Self {
+        let mut batch =
+            Self { ids: Vec::new(), positions: Vec::new(), offsets: vec![0], texts: Vec::new() };
+        for &text in texts {
+            let tokens = self.range(text);
+            batch.ids.extend_from_slice(&self.ids[tokens.clone()]);
+            batch.positions.extend_from_slice(&self.positions[tokens]);
+            batch.offsets.push(batch.ids.len());
+            batch.texts.push(text);
+        }
+        batch
+    }
+
     fn push(&mut self, text: usize, ids: &[u32], config: &Config) -> Result<()> {
         Self::check(text, ids, config)?;
         self.ids.extend_from_slice(ids);

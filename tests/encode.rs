@@ -3,10 +3,11 @@
 mod common;
 
 use common::{Damaged, bits, pool, texts, tiny};
-use mpnet::ndarray::Axis;
+use mpnet::model::Mpnet;
+use mpnet::ndarray::{Axis, s};
 use mpnet::{
-    Batch, EncodeOptions, Error, Isa, ModelFiles, Overflow, Pooling, PoolingMode, Precision,
-    SentenceEncoder, Similarity,
+    Batch, Checkpoint, EncodeOptions, Error, Isa, ModelFiles, Overflow, Pooling, PoolingMode,
+    Precision, SentenceEncoder, Similarity,
 };
 use proptest::prelude::*;
 
@@ -71,7 +72,13 @@ proptest! {
 
 #[test]
 fn the_same_bits_in_every_precision_and_on_every_instruction_set() {
-    let texts = strings();
+    let mut texts = strings();
+    // Monotonous ones too, which 8 bits compute otherwise, among the others.
+    for (place, text) in
+        ["no ".repeat(30), "a </s> b".to_owned(), "0 1 ".repeat(20)].into_iter().enumerate()
+    {
+        texts.insert(2 * place, text);
+    }
     for &isa in Isa::available() {
         for precision in Precision::ALL {
             println!("{isa}, {precision}");
@@ -87,6 +94,50 @@ fn the_same_bits_in_every_precision_and_on_every_instruction_set() {
                 }
             }
         }
+    }
+}
+
+/// All that a model says of a batch in which some texts are monotonous is what it says of each text alone.
+#[test]
+fn a_monotonous_text_in_a_batch_of_others() {
+    let texts = [
+        vec![0, 7, 8, 2],
+        [vec![0], vec![9; 30], vec![2]].concat(),
+        vec![0, 7, 2, 8, 2],
+        vec![0, 11, 2],
+    ];
+    for &isa in Isa::available() {
+        let builder = SentenceEncoder::builder(tiny()).isa(isa).precision(Precision::Int8);
+        let encoder = builder.build().unwrap();
+        let (model, config) = (encoder.model(), encoder.model().config());
+        let batch = Batch::new(&texts, config).unwrap();
+        let (states, attentions) = (model.hidden_states(&batch), model.attentions(&batch));
+        assert_eq!(states[config.num_hidden_layers], model.forward(&batch), "{isa}");
+        for (i, text) in texts.iter().enumerate() {
+            let alone = Batch::new(&[text], config).unwrap();
+            for (all, own) in states.iter().zip(model.hidden_states(&alone)) {
+                assert_eq!(all.slice(s![batch.range(i), ..]), own, "{isa}, text {i}");
+            }
+            for (all, own) in attentions.iter().zip(model.attentions(&alone)) {
+                assert_eq!(all[i], own[0], "{isa}, text {i}");
+            }
+        }
+        // In full where it matters: nearer to f32 than the same model without what rounding has left.
+        let full = SentenceEncoder::builder(tiny()).isa(isa).build().unwrap();
+        let weights = Checkpoint::open(tiny()).unwrap();
+        let weights = weights.encoder().unwrap().on(isa).precision(Precision::Int8);
+        let without = Mpnet::load(&weights, config).unwrap();
+        let distance = |model: &Mpnet, i: usize| {
+            let batch = Batch::new(&[&texts[i]], config).unwrap();
+            let difference =
+                model.hidden_states(&batch)[1].clone() - &full.model().hidden_states(&batch)[1];
+            difference.mapv(|x| x * x).sum().sqrt()
+        };
+        for i in [1, 2] {
+            let (with, without) = (distance(model, i), distance(&without, i));
+            assert!(with < without / 20.0, "{isa}, text {i}: {with}, without {without}");
+        }
+        assert_eq!(distance(model, 0), distance(&without, 0), "{isa}: an ordinary text");
     }
 }
 

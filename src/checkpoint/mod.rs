@@ -186,6 +186,7 @@ impl<'a> Checkpoint<'a> {
             isa: Isa::current(),
             precision: Precision::F32,
             tied: true,
+            keeps_rest: false,
         }
     }
 
@@ -365,6 +366,8 @@ pub struct Weights<'c> {
     precision: Precision,
     /// Whether the word embeddings may be those that the decoder of a masked language model is tied to.
     tied: bool,
+    /// Whether what rounding to integers leaves of weights is kept too.
+    keeps_rest: bool,
 }
 
 impl<'c> Weights<'c> {
@@ -441,10 +444,21 @@ impl<'c> Weights<'c> {
         self
     }
 
+    /// The same place; whether what rounding to integers leaves of its weights is to be kept too, for products
+    /// [in full](PackedMatrix::in_full).
+    pub(crate) fn keeping_rest(mut self, keeps: bool) -> Self {
+        self.keeps_rest = keeps;
+        self
+    }
+
+    pub(crate) fn keeps_rest(&self) -> bool {
+        self.keeps_rest
+    }
+
     /// The right-hand side of a product, packed as this place asks for it. `weight`: `[N, K]`.
     pub(crate) fn pack(&self, weight: ArrayView2<f32>) -> PackedMatrix {
         let arena = &self.checkpoint.arena;
-        PackedMatrix::weights(self.isa, self.precision, &[weight], None, arena)
+        PackedMatrix::weights(self.isa, self.precision, &[weight], None, self.keeps_rest, arena)
     }
 
     /// The tensor `name`, `[rows, columns]`, as the right-hand side of a product.
@@ -473,7 +487,7 @@ impl<'c> Weights<'c> {
         columns: usize,
         magnitudes: Option<&[f32]>,
     ) -> Result<PackedMatrix> {
-        let &Self { checkpoint, isa, precision, .. } = places[0];
+        let &Self { checkpoint, isa, precision, keeps_rest, .. } = places[0];
         for place in places {
             place.find(name, &[rows, columns])?;
         }
@@ -483,7 +497,8 @@ impl<'c> Weights<'c> {
             let parts = parts?;
             let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
             let arena = &checkpoint.arena;
-            let packed = PackedMatrix::weights(isa, precision, &parts, magnitudes, arena);
+            let packed =
+                PackedMatrix::weights(isa, precision, &parts, magnitudes, keeps_rest, arena);
             places.iter().for_each(|place| place.give_back(name));
             Ok(packed)
         };

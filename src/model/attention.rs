@@ -16,7 +16,7 @@ use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Element, PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team, softmax};
-use crate::nn::{LayerNorm, Linear, Source};
+use crate::nn::{Arithmetic, LayerNorm, Linear, Source};
 
 /// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
 const QUERIES: usize = 64;
@@ -72,13 +72,24 @@ impl SelfAttention {
     pub(super) fn forward(
         &self,
         team: &Team,
+        arithmetic: Arithmetic,
         buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
     ) {
-        match self.precision {
-            Precision::Bf16 => self.forward_between::<bf16>(team, buffers, batch, bias),
-            _ => self.forward_between::<f32>(team, buffers, batch, bias),
+        match self.precision(arithmetic) {
+            Precision::Bf16 => {
+                self.forward_between::<bf16>(team, arithmetic, buffers, batch, bias);
+            }
+            _ => self.forward_between::<f32>(team, arithmetic, buffers, batch, bias),
+        }
+    }
+
+    /// Of its own products, those of queries with keys and of probabilities with values.
+    fn precision(&self, arithmetic: Arithmetic) -> Precision {
+        match arithmetic {
+            Arithmetic::Reduced => self.precision,
+            Arithmetic::Full => Precision::F32,
         }
     }
 
@@ -86,6 +97,7 @@ impl SelfAttention {
     fn forward_between<E: Element>(
         &self,
         team: &Team,
+        arithmetic: Arithmetic,
         buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
@@ -95,35 +107,38 @@ impl SelfAttention {
         let (hidden, mut qkv) = (hidden.room(n, d), qkv.room::<E>(n, 3 * d));
         self.query_key_value.forward_into(
             team,
+            arithmetic,
             hidden.view(),
             Activation::Identity,
             qkv.view_mut(),
         );
         let (qkv, mut context) = (qkv.view(), context.room::<E>(n, d));
         team.for_each(self.pieces(&mut context, batch), |(tokens, head, out)| {
-            let mut scratch = Scratch::take(self.isa, self.precision);
+            let mut scratch = Scratch::take(self.isa, self.precision(arithmetic));
             scratch.attend(self.head(qkv, tokens, head), bias, out);
             SCRATCH.set(Some(scratch));
         });
         let mut attended = attended.room(n, d);
-        self.output.forward_into(team, context.view(), Activation::Identity, attended.view_mut());
+        let activation = Activation::Identity;
+        self.output.forward_into(team, arithmetic, context.view(), activation, attended.view_mut());
         self.norm.add_and_normalise(team, attended, hidden.view());
     }
 
     /// The attention probabilities of each text, `[H, T, T]`.
     pub(super) fn probabilities(
         &self,
+        arithmetic: Arithmetic,
         x: ArrayView2<f32>,
         batch: &Batch,
         bias: &PositionBias,
     ) -> Vec<Array3<f32>> {
-        let qkv = self.query_key_value.forward(x);
+        let qkv = self.query_key_value.forward_by(arithmetic, x);
         let qkv = qkv.view();
         let of_text = |tokens: Range<usize>| {
             let mut scores = Array3::zeros((self.heads, tokens.len(), tokens.len()));
             for (head, mut scores) in scores.axis_iter_mut(Axis(0)).enumerate() {
                 let head = self.head(qkv, tokens.clone(), head);
-                let keys = PackedMatrix::new(self.isa, self.precision, head.k);
+                let keys = PackedMatrix::new(self.isa, self.precision(arithmetic), head.k);
                 probabilities(self.isa, head, &keys, 0, bias, &mut scores);
             }
             scores

@@ -10,7 +10,7 @@ use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
-use crate::nn::Source;
+use crate::nn::{Arithmetic, Source};
 
 /// `L` layers, one after another, all with the same position bias.
 #[derive(Debug)]
@@ -25,10 +25,18 @@ impl Encoder {
         let mut layers: Vec<EncoderLayer> = Vec::new();
         for n in 0..config.num_hidden_layers {
             let input = layers.last().map_or(input, EncoderLayer::source);
-            let layer = EncoderLayer::load(&w.at(&format!("layer.{n}")), config, input)?;
+            // In the last third of the layers rounding does no harm that matters.
+            let keeps_rest = w.keeps_rest() && n < config.num_hidden_layers.div_ceil(3) * 2;
+            let w = w.at(&format!("layer.{n}")).keeping_rest(keeps_rest);
+            let layer = EncoderLayer::load(&w, config, input)?;
             layers.push(layer);
         }
         Ok(Self { layers })
+    }
+
+    /// Whether there are layers that can compute in full though their weights are rounded to integers.
+    pub(super) fn computes_in_full(&self) -> bool {
+        self.layers.iter().any(EncoderLayer::computes_in_full)
     }
 
     /// Replaces the embeddings in `buffers.hidden`, `[N, D]`, by the hidden states after each layer in turn, and shows them to
@@ -36,13 +44,14 @@ impl Encoder {
     pub(super) fn forward(
         &self,
         team: &Team,
+        arithmetic: Arithmetic,
         buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
         mut visit: impl FnMut(&mut Buffers),
     ) {
         for layer in &self.layers {
-            layer.forward(team, buffers, batch, bias);
+            layer.forward(team, arithmetic, buffers, batch, bias);
             visit(buffers);
         }
     }
@@ -51,12 +60,14 @@ impl Encoder {
     /// [`Mpnet::hidden_states`](super::Mpnet::hidden_states).
     pub(super) fn attentions(
         &self,
+        arithmetic: Arithmetic,
         states: &[Array2<f32>],
         batch: &Batch,
         bias: &PositionBias,
     ) -> Vec<Vec<Array3<f32>>> {
-        let of_layer =
-            |(layer, x): (&EncoderLayer, &Array2<f32>)| layer.attentions(x.view(), batch, bias);
+        let of_layer = |(layer, x): (&EncoderLayer, &Array2<f32>)| {
+            layer.attentions(arithmetic, x.view(), batch, bias)
+        };
         self.layers.iter().zip(states).map(of_layer).collect()
     }
 }

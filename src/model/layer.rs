@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::Element;
 use crate::kernels::{Precision, Team};
-use crate::nn::{LayerNorm, Linear, Source};
+use crate::nn::{Arithmetic, LayerNorm, Linear, Source};
 
 /// Self-attention, then a feed-forward network; each adds its input back and normalises the sum ("post-norm", as in
 /// BERT).
@@ -52,25 +52,29 @@ impl EncoderLayer {
     }
 
     /// Replaces the layer's input in `buffers.hidden`, `[N, D]`, by its output.
+    ///
+    /// It computes in full only if it can: see [`Weights::keeping_rest`].
     pub(super) fn forward(
         &self,
         team: &Team,
+        arithmetic: Arithmetic,
         buffers: &mut Buffers,
         batch: &Batch,
         bias: &PositionBias,
     ) {
         let (n, d, f) = (batch.ids().len(), self.contract.outputs(), self.expand.outputs());
-        self.attention.forward(team, buffers, batch, bias);
+        let arithmetic = self.within(arithmetic);
+        self.attention.forward(team, arithmetic, buffers, batch, bias);
         let Buffers { hidden, attended, wide, .. } = buffers;
         let (attended, mut hidden) = (attended.room(n, d), hidden.room(n, d));
         match self.between {
-            Precision::Bf16 => {
+            Precision::Bf16 if arithmetic == Arithmetic::Reduced => {
                 let wide = wide.room::<bf16>(n, f);
-                self.feed_forward(team, attended.view(), wide, hidden.view_mut());
+                self.feed_forward(team, arithmetic, attended.view(), wide, hidden.view_mut());
             }
             _ => {
                 let wide = wide.room::<f32>(n, f);
-                self.feed_forward(team, attended.view(), wide, hidden.view_mut());
+                self.feed_forward(team, arithmetic, attended.view(), wide, hidden.view_mut());
             }
         }
         self.norm.add_and_normalise(team, hidden, attended.view());
@@ -80,21 +84,32 @@ impl EncoderLayer {
     fn feed_forward<E: Element>(
         &self,
         team: &Team,
+        arithmetic: Arithmetic,
         x: ArrayView2<f32>,
         mut wide: ArrayViewMut2<E>,
         out: ArrayViewMut2<f32>,
     ) {
-        self.expand.forward_into(team, x, self.activation, wide.view_mut());
-        self.contract.forward_into(team, wide.view(), Activation::Identity, out);
+        self.expand.forward_into(team, arithmetic, x, self.activation, wide.view_mut());
+        self.contract.forward_into(team, arithmetic, wide.view(), Activation::Identity, out);
     }
 
     /// The attention probabilities of each text, `[H, T, T]`, for the layer's input `x: [N, D]`.
     pub(super) fn attentions(
         &self,
+        arithmetic: Arithmetic,
         x: ArrayView2<f32>,
         batch: &Batch,
         bias: &PositionBias,
     ) -> Vec<Array3<f32>> {
-        self.attention.probabilities(x, batch, bias)
+        self.attention.probabilities(self.within(arithmetic), x, batch, bias)
+    }
+
+    /// Whether it can, though its weights are rounded to integers.
+    pub(super) fn computes_in_full(&self) -> bool {
+        self.expand.has_rest()
+    }
+
+    fn within(&self, arithmetic: Arithmetic) -> Arithmetic {
+        if self.computes_in_full() { arithmetic } else { Arithmetic::Reduced }
     }
 }

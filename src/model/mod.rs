@@ -20,16 +20,18 @@ mod embeddings;
 mod encoder;
 pub mod heads;
 mod layer;
+mod monotony;
 mod pooler;
 mod position_bias;
 
-use ndarray::{Array2, Array3, ArrayView2};
+use ndarray::{Array2, Array3, ArrayView2, s};
 
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
+use crate::nn::Arithmetic;
 
 pub(crate) use buffers::Buffers;
 use embeddings::Embeddings;
@@ -132,9 +134,43 @@ impl Mpnet {
         buffers: &'b mut Buffers,
     ) -> ArrayView2<'b, f32> {
         let (n, d) = (batch.ids().len(), self.config.hidden_size);
-        self.embeddings.forward(team, batch, buffers.hidden.room(n, d));
-        self.encoder.forward(team, buffers, batch, &self.position_bias, |_| {});
+        match self.parts(batch).as_slice() {
+            [] => self.run(team, Arithmetic::Reduced, batch, buffers, |_| {}),
+            [(arithmetic, part)] => self.run(team, *arithmetic, part, buffers, |_| {}),
+            parts => {
+                let mut hidden = Array2::zeros((n, d));
+                for (arithmetic, part) in parts {
+                    self.run(team, *arithmetic, part, buffers, |_| {});
+                    scatter_tokens(part, buffers.hidden.view(part.ids().len()), batch, &mut hidden);
+                }
+                buffers.hidden.room(n, d).assign(&hidden);
+            }
+        }
         buffers.hidden.view(n)
+    }
+
+    /// The texts of `batch` by how they are computed; nothing if all are computed alike.
+    fn parts(&self, batch: &Batch) -> Vec<(Arithmetic, Batch)> {
+        if self.encoder.computes_in_full() { monotony::parts(batch) } else { Vec::new() }
+    }
+
+    /// Puts the hidden states of all of `batch`, `[N, D]`, into `buffers`, and shows them to `visit` before the first and after each
+    /// layer.
+    fn run(
+        &self,
+        team: &Team,
+        arithmetic: Arithmetic,
+        batch: &Batch,
+        buffers: &mut Buffers,
+        mut visit: impl FnMut(ArrayView2<f32>),
+    ) {
+        let (n, d) = (batch.ids().len(), self.config.hidden_size);
+        self.embeddings.forward(team, batch, buffers.hidden.room(n, d));
+        visit(buffers.hidden.view(n));
+        let bias = &self.position_bias;
+        self.encoder.forward(team, arithmetic, buffers, batch, bias, |buffers| {
+            visit(buffers.hidden.view(n));
+        });
     }
 
     /// The embeddings and the hidden states after each layer, `L + 1` arrays `[N, D]`.
@@ -154,12 +190,15 @@ impl Mpnet {
     #[must_use]
     pub fn hidden_states(&self, batch: &Batch) -> Vec<Array2<f32>> {
         let (team, mut buffers) = (Team::gather(), Buffers::default());
-        let (n, d) = (batch.ids().len(), self.config.hidden_size);
-        self.embeddings.forward(&team, batch, buffers.hidden.room(n, d));
-        let mut states = vec![buffers.hidden.room(n, d).to_owned()];
-        self.encoder.forward(&team, &mut buffers, batch, &self.position_bias, |buffers| {
-            states.push(buffers.hidden.room(n, d).to_owned());
-        });
+        let shape = (batch.ids().len(), self.config.hidden_size);
+        let mut states = vec![Array2::zeros(shape); 1 + self.config.num_hidden_layers];
+        for (arithmetic, part) in self.all_parts(batch) {
+            let mut layers = states.iter_mut();
+            self.run(&team, arithmetic, &part, &mut buffers, |hidden| {
+                let state = layers.next().expect("one for each layer and the embeddings");
+                scatter_tokens(&part, hidden, batch, state);
+            });
+        }
         states
     }
 
@@ -182,8 +221,27 @@ impl Mpnet {
     /// As [`Mpnet::forward`].
     #[must_use]
     pub fn attentions(&self, batch: &Batch) -> Vec<Vec<Array3<f32>>> {
-        let states = self.hidden_states(batch);
-        self.encoder.attentions(&states, batch, &self.position_bias)
+        let (team, mut buffers) = (Team::gather(), Buffers::default());
+        let none = || vec![Array3::default((0, 0, 0)); batch.len()];
+        let mut all = vec![none(); self.config.num_hidden_layers];
+        for (arithmetic, part) in self.all_parts(batch) {
+            let mut states = Vec::new();
+            self.run(&team, arithmetic, &part, &mut buffers, |hidden| {
+                states.push(hidden.to_owned());
+            });
+            let of_part = self.encoder.attentions(arithmetic, &states, &part, &self.position_bias);
+            for (all, of_part) in all.iter_mut().zip(of_part) {
+                part.texts().iter().zip(of_part).for_each(|(&text, scores)| all[text] = scores);
+            }
+        }
+        all
+    }
+
+    /// As [`parts`](Self::parts), the only one too.
+    fn all_parts(&self, batch: &Batch) -> Vec<(Arithmetic, Batch)> {
+        let parts = self.parts(batch);
+        let all: Vec<usize> = (0..batch.len()).collect();
+        if parts.is_empty() { vec![(Arithmetic::Reduced, batch.select(&all))] } else { parts }
     }
 
     /// The position bias of a text of `t` tokens, `[H, T, T]`: what is added to the scaled attention scores in every
@@ -227,5 +285,12 @@ impl Mpnet {
     #[must_use]
     pub fn pooler_output(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Option<Array2<f32>> {
         self.pooler.as_ref().map(|pooler| pooler.forward(hidden, batch))
+    }
+}
+
+/// Puts the tokens of `part`, `[n, D]`, where they are in the `[N, D]` of all of `batch`, of which it is a part.
+fn scatter_tokens(part: &Batch, rows: ArrayView2<f32>, batch: &Batch, out: &mut Array2<f32>) {
+    for (tokens, &text) in part.ranges().zip(part.texts()) {
+        out.slice_mut(s![batch.range(text), ..]).assign(&rows.slice(s![tokens, ..]));
     }
 }

@@ -6,7 +6,7 @@ use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::kernels::Team;
 use crate::kernels::activation::Activation;
-use crate::kernels::gemm::{Element, Epilogue, PackedMatrix, par_matmul};
+use crate::kernels::gemm::{Element, Epilogue, Factor, PackedMatrix, par_matmul};
 use crate::nn::LayerNorm;
 
 /// A linear layer, `in` → `out`.
@@ -16,6 +16,15 @@ pub(crate) struct Linear {
     weight: PackedMatrix,
     /// `[out]`
     bias: Array1<f32>,
+}
+
+/// How a layer computes whose weights are rounded to integers; of others it makes no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// On integers.
+    Reduced,
+    /// On `f32`s, of what rounding has left of the weights too, if that was kept.
+    Full,
 }
 
 /// What makes the input of a linear layer.
@@ -69,6 +78,18 @@ impl Linear {
         self.weight.peaks()
     }
 
+    /// Whether there is more to its weights than the integers that they are multiplied as: see [`Arithmetic::Full`].
+    pub(crate) fn has_rest(&self) -> bool {
+        self.weight.has_rest()
+    }
+
+    fn factor(&self, arithmetic: Arithmetic) -> Factor<'_> {
+        match arithmetic {
+            Arithmetic::Reduced => (&self.weight).into(),
+            Arithmetic::Full => self.weight.in_full(),
+        }
+    }
+
     /// Width of the result.
     pub(crate) fn outputs(&self) -> usize {
         self.weight.columns()
@@ -79,6 +100,13 @@ impl Linear {
         self.forward_activated(x, Activation::Identity)
     }
 
+    /// As [`forward`](Self::forward).
+    pub(crate) fn forward_by(&self, arithmetic: Arithmetic, x: ArrayView2<f32>) -> Array2<f32> {
+        let (team, mut out) = (Team::gather(), Array2::zeros((x.nrows(), self.outputs())));
+        self.forward_into(&team, arithmetic, x, Activation::Identity, out.view_mut());
+        out
+    }
+
     /// `activation(x · Wᵀ + b)`; `x: [N, in]` → `[N, out]`.
     pub(crate) fn forward_activated(
         &self,
@@ -86,7 +114,7 @@ impl Linear {
         activation: Activation,
     ) -> Array2<f32> {
         let mut out = Array2::zeros((x.nrows(), self.weight.columns()));
-        self.forward_into(&Team::gather(), x, activation, out.view_mut());
+        self.forward_into(&Team::gather(), Arithmetic::Reduced, x, activation, out.view_mut());
         out
     }
 
@@ -95,11 +123,12 @@ impl Linear {
     pub(crate) fn forward_into<A: Element, C: Element>(
         &self,
         team: &Team,
+        arithmetic: Arithmetic,
         x: ArrayView2<A>,
         activation: Activation,
         out: ArrayViewMut2<C>,
     ) {
         let bias = self.bias.as_slice().expect("read as one contiguous row");
-        par_matmul(team, x, &self.weight, out, Epilogue::Bias(bias, activation));
+        par_matmul(team, x, self.factor(arithmetic), out, Epilogue::Bias(bias, activation));
     }
 }

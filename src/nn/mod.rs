@@ -6,4 +6,4 @@ mod linear;
 
 pub(crate) use embedding::Embedding;
 pub(crate) use layer_norm::LayerNorm;
-pub(crate) use linear::{Linear, Source};
+pub(crate) use linear::{Arithmetic, Linear, Source};

@@ -296,8 +296,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
                 if let Some(file) = &self.packed_cache {
                     checkpoint = checkpoint.with_packed_file(file, isa, self.precision)?;
                 }
-                let model =
-                    Mpnet::load(&checkpoint.encoder()?.on(isa).precision(self.precision), config)?;
+                let weights = checkpoint.encoder()?.on(isa).precision(self.precision);
+                let model = Mpnet::load(&weights.keeping_rest(true), config)?;
                 checkpoint.warn_of_unused();
                 checkpoint.save_packed()?;
                 Ok::<_, Error>(model)

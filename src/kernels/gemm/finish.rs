@@ -6,13 +6,13 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Epilogue;
 use super::element::Element;
-use super::packed::PackedMatrix;
+use super::packed::Factor;
 use super::words::{Encode, Format, Range};
 use crate::kernels::activation::{Activation, activate};
 
 /// What sums stand for.
 pub(super) struct Finish<'a> {
-    pub(super) b: &'a PackedMatrix,
+    pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
     /// Of the words that were multiplied: sums are the bits of `f32`s, or 32-bit integers.
     pub(super) format: Format,

@@ -33,7 +33,7 @@ use super::precision::Precision;
 use super::team::Team;
 pub use element::Element;
 pub(crate) use packed::LAYOUT;
-pub use packed::PackedMatrix;
+pub use packed::{Factor, PackedMatrix};
 use product::{Blocks, Heights, Multiply, Rectangle};
 use rows::{Pack, Rows};
 use words::Format;
@@ -68,6 +68,7 @@ pub fn matmul<A: Element, C: Element>(
     b: &PackedMatrix,
     out: &mut ArrayViewMut2<C>,
 ) {
+    let b = Factor::from(b);
     check(a.dim(), b, out.dim());
     multiply(a, b, Epilogue::None, Rectangle { row: 0, column: 0, out: out.view_mut() });
 }
@@ -80,7 +81,7 @@ thread_local! {
 /// A rectangle of `a · bᵀ` on this thread, as many rows at a time as should be packed at once.
 fn multiply<A: Element, C: Element>(
     a: ArrayView2<A>,
-    b: &PackedMatrix,
+    b: Factor,
     epilogue: Epilogue,
     rectangle: Rectangle<C>,
 ) {
@@ -107,13 +108,14 @@ fn multiply<A: Element, C: Element>(
 /// # Panics
 ///
 /// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter than `N`.
-pub fn par_matmul<A: Element, C: Element>(
+pub fn par_matmul<'b, A: Element, C: Element>(
     team: &Team,
     a: ArrayView2<A>,
-    b: &PackedMatrix,
+    b: impl Into<Factor<'b>>,
     out: ArrayViewMut2<C>,
     epilogue: Epilogue,
 ) {
+    let b = b.into();
     check(a.dim(), b, out.dim());
     if let Epilogue::Bias(bias, _) = epilogue {
         assert!(bias.len() >= b.n, "matmul: a bias of {} for {} columns", bias.len(), b.n);
@@ -147,7 +149,7 @@ pub fn par_matmul<A: Element, C: Element>(
     PACKED.set(packed);
 }
 
-fn check(a: (usize, usize), b: &PackedMatrix, out: (usize, usize)) {
+fn check(a: (usize, usize), b: Factor, out: (usize, usize)) {
     assert!(
         a.1 == b.k && out == (a.0, b.n),
         "matmul: {a:?} times {:?} transposed into {out:?}",
@@ -172,7 +174,7 @@ struct Cuts {
 }
 
 impl Cuts {
-    fn new(b: &PackedMatrix, m: usize, threads: usize) -> Self {
+    fn new(b: Factor, m: usize, threads: usize) -> Self {
         let (n, k) = (b.n, b.k);
         let work = m.saturating_mul(n).saturating_mul(k);
         let wanted = match threads {

@@ -1,6 +1,6 @@
 //! [`PackedMatrix`]: the right-hand side of a product, in the order in which a tile reads it.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use ndarray::{ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
@@ -11,7 +11,8 @@ use super::spread::Spread;
 #[cfg(target_arch = "x86_64")]
 use super::tile::transpose;
 use super::words::{
-    Encode, Format, PAIRS, Scaling, channel_scale, channel_scaling, encode, encode_pair_of_rows,
+    Encode, Format, PAIRS, REST_STEPS, Scaling, channel_scale, channel_scaling, encode,
+    encode_pair_of_rows,
 };
 use crate::kernels::isa::Isa;
 use crate::kernels::memory::{Arena, Lines, Words};
@@ -35,12 +36,50 @@ pub struct PackedMatrix {
     pub(super) spread: Box<Spread>,
     /// Of weights that became integers the largest magnitude in each row, `[N]`, else empty.
     pub(super) peaks: Vec<f32>,
+    /// Of integers that are to be multiplied in full at times, what rounding has left: with `values` they are
+    /// `scale · (q + r / REST_STEPS)`, in the same order. Else empty.
+    pub(super) rest: Values,
+}
+
+/// A [`PackedMatrix`], and how it is multiplied.
+#[derive(Debug, Clone, Copy)]
+pub struct Factor<'a> {
+    pub(super) matrix: &'a PackedMatrix,
+    /// Whether integers are multiplied as the `f32`s that they stand for, with what rounding has left, and with an `A` that is
+    /// not rounded.
+    pub(super) in_full: bool,
+}
+
+impl<'a> From<&'a PackedMatrix> for Factor<'a> {
+    fn from(matrix: &'a PackedMatrix) -> Self {
+        Self { matrix, in_full: false }
+    }
+}
+
+impl<'a> Factor<'a> {
+    /// What rounding has left of the words at `place`, if they are multiplied with it, else nothing.
+    pub(super) fn rest_in(self, place: Range<usize>) -> &'a [u32] {
+        if self.in_full { &self.matrix.rest[place] } else { &[] }
+    }
+
+    /// What the rows that it is multiplied with are rounded to.
+    pub(super) fn rows_as(self) -> Format {
+        if self.in_full { Format::F32 } else { self.format }
+    }
+}
+
+impl Deref for Factor<'_> {
+    type Target = PackedMatrix;
+
+    fn deref(&self) -> &PackedMatrix {
+        self.matrix
+    }
 }
 
 /// The version of what this file makes of a matrix: the order of packed values, and how they are rounded and scaled.
 /// Packed weights that were kept on disk under another version are made anew. Raise it with every such change, whichever
 /// instruction set or precision it is for; a test finds those that change what a matrix is packed into.
-pub(crate) const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 3;
 
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
@@ -73,7 +112,7 @@ impl PackedMatrix {
         let b = rows_contiguous(b);
         let layout = packed.resize(b.dim());
         let Values::Own(values) = &mut packed.values else { unreachable!("made empty") };
-        let panels = layout.panels(values, &mut packed.scales, &mut packed.sums);
+        let panels = layout.panels(values, &mut [], &mut packed.scales, &mut packed.sums);
         let row = |j| row_of(&b, j);
         let spread = &packed.spread;
         panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
@@ -85,12 +124,15 @@ impl PackedMatrix {
     /// `magnitudes` `[K]` are for an `A` whose columns are of very different size: before integers are
     /// made of them, columns of `A` are divided by what those of `b` are multiplied by, so that large values move from the
     /// one, where they cost all others their precision, to the other. See [`Spread`].
+    ///
+    /// With `rest`, integers can be multiplied [in full](Self::in_full); they then take twice the memory.
     #[must_use]
     pub fn weights(
         isa: Isa,
         precision: Precision,
         parts: &[ArrayView2<f32>],
         magnitudes: Option<&[f32]>,
+        rest: bool,
         arena: &Arena,
     ) -> Self {
         let parts: Vec<_> = parts.iter().map(|part| rows_contiguous(part.view())).collect();
@@ -99,17 +141,38 @@ impl PackedMatrix {
         let mut packed = Self::empty(isa, precision);
         let k = parts.first().map_or(0, |part| part.ncols());
         if precision == Precision::Int8 {
-            (*packed.spread, packed.peaks) = Spread::of(&rows, magnitudes);
+            (*packed.spread, packed.peaks) = Spread::of(isa, &rows, magnitudes);
         }
         let layout = packed.reshape((rows.len(), k));
         let (scales, sums) = (&mut packed.scales, &mut packed.sums);
         let (row, spread) = (|j| rows[j], &packed.spread);
-        let values = arena.words(layout.len, |values| {
-            let panels = layout.panels(values, scales, sums);
+        let mut pack = |values: &mut [u32], rest: &mut [u32]| {
+            let panels = layout.panels(values, rest, scales, sums);
             panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
-        });
-        packed.values = Values::Kept(values);
+        };
+        if rest && packed.format == Format::Int8 {
+            let mut values = None;
+            let rest = arena.words(layout.len, |rest| {
+                values = Some(arena.words(layout.len, |values| pack(values, rest)));
+            });
+            packed.rest = Values::Kept(rest);
+            packed.values = Values::Kept(values.expect("made with the rest"));
+        } else {
+            packed.values = Values::Kept(arena.words(layout.len, |values| pack(values, &mut [])));
+        }
         packed
+    }
+
+    /// Whether what rounding has left was kept.
+    #[must_use]
+    pub fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// The same matrix, its integers multiplied as the `f32`s that they stand for if what rounding has left was kept; else as ever.
+    #[must_use]
+    pub fn in_full(&self) -> Factor<'_> {
+        Factor { matrix: self, in_full: self.has_rest() }
     }
 
     /// An empty matrix for `isa`, to be packed into again and again.
@@ -117,8 +180,8 @@ impl PackedMatrix {
     pub fn empty(isa: Isa, precision: Precision) -> Self {
         let format = Format::of(isa, precision);
         let (values, scales, sums) = (Values::Own(Lines::default()), Vec::new(), Vec::new());
-        let (spread, peaks) = (Box::default(), Vec::new());
-        Self { isa, format, n: 0, k: 0, values, scales, sums, spread, peaks }
+        let (spread, peaks, rest) = (Box::default(), Vec::new(), Values::Own(Lines::default()));
+        Self { isa, format, n: 0, k: 0, values, scales, sums, spread, peaks, rest }
     }
 
     /// Packs `b` `[N, K]` on this thread, into the memory that is there.
@@ -127,7 +190,7 @@ impl PackedMatrix {
         let layout = self.resize(b.dim());
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
         let (isa, row, spread) = (self.isa, |j| row_of(&b, j), &self.spread);
-        for panel in layout.panels(values, &mut self.scales, &mut self.sums) {
+        for panel in layout.panels(values, &mut [], &mut self.scales, &mut self.sums) {
             isa.run(PackPanel { panel, row, spread });
         }
     }
@@ -158,15 +221,15 @@ impl PackedMatrix {
     }
 
     /// How many [`parts`](Self::parts) there are.
-    pub const PARTS: usize = 6;
+    pub const PARTS: usize = 7;
 
-    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums, peaks, balance and
-    /// repeated columns, empty where there are none.
+    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums, peaks, balance,
+    /// repeated columns and what rounding has left, empty where there are none.
     #[must_use]
     pub fn parts(&self) -> [&[u32]; Self::PARTS] {
-        let Self { values, scales, sums, peaks, spread, .. } = self;
+        let Self { values, scales, sums, peaks, spread, rest, .. } = self;
         let Spread { balance, repeated } = &**spread;
-        [values, bits(scales), bits(sums), bits(peaks), bits(balance), repeated]
+        [values, bits(scales), bits(sums), bits(peaks), bits(balance), repeated, rest]
     }
 
     /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a matrix.
@@ -175,13 +238,14 @@ impl PackedMatrix {
         isa: Isa,
         precision: Precision,
         shape: (usize, usize),
-        [values, scales, sums, peaks, balance, repeated]: [Words; Self::PARTS],
+        [values, scales, sums, peaks, balance, repeated, rest]: [Words; Self::PARTS],
     ) -> Option<Self> {
         let mut packed = Self::empty(isa, precision);
         let per_channel = if packed.format == Format::Int8 { shape.0 } else { 0 };
         let fits = [&scales, &sums, &peaks].iter().all(|part| part.len() == per_channel)
             && (balance.is_empty() || balance.len() == shape.1)
-            && repeated.iter().all(|&column| (column as usize) < shape.1);
+            && repeated.iter().all(|&column| (column as usize) < shape.1)
+            && (rest.is_empty() || per_channel > 0 && rest.len() == values.len());
         *packed.spread =
             Spread { balance: balance.as_floats().to_vec(), repeated: repeated.to_vec() };
         if !fits || packed.reshape(shape).len != values.len() {
@@ -191,6 +255,7 @@ impl PackedMatrix {
         packed.sums.copy_from_slice(sums.as_floats());
         packed.peaks = peaks.as_floats().to_vec();
         packed.values = Values::Kept(values);
+        packed.rest = Values::Kept(rest);
         Some(packed)
     }
 
@@ -213,6 +278,7 @@ impl PackedMatrix {
     /// Makes it a matrix `[n, k]`, with memory of its own.
     fn resize(&mut self, shape: (usize, usize)) -> Layout {
         (*self.spread, self.peaks) = (Spread::default(), Vec::new());
+        self.rest = Values::Own(Lines::default());
         let layout = self.reshape(shape);
         if let Values::Kept(_) = self.values {
             self.values = Values::Own(Lines::default());
@@ -258,10 +324,12 @@ impl Layout {
     fn panels<'a>(
         &self,
         values: &'a mut [u32],
+        rest: &'a mut [u32],
         scales: &'a mut [f32],
         sums: &'a mut [f32],
     ) -> Vec<Panel<'a>> {
         let &Self { format, columns, n, .. } = self;
+        let mut rest = rest.chunks_exact_mut(self.panel.max(1));
         let (mut scales, mut sums) = (scales.chunks_mut(columns), sums.chunks_mut(columns));
         let panel = |(index, values)| Panel {
             format,
@@ -269,6 +337,7 @@ impl Layout {
             first: index * columns,
             rows: columns.min(n - index * columns),
             values,
+            rest: rest.next().unwrap_or_default(),
             scales: scales.next().unwrap_or_default(),
             sums: sums.next().unwrap_or_default(),
         };
@@ -298,6 +367,8 @@ struct Panel<'a> {
     /// How many of its columns there are: the last panel may have more.
     rows: usize,
     values: &'a mut [u32],
+    /// As long, or empty if what rounding leaves is not kept.
+    rest: &'a mut [u32],
     scales: &'a mut [f32],
     sums: &'a mut [f32],
 }
@@ -315,8 +386,9 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { panel, row, spread } = self;
-        let Panel { format, columns, first, rows, values, scales, sums } = panel;
+        let Panel { format, columns, first, rows, values, rest, scales, sums } = panel;
         let integers = format == Format::Int8;
+        let keeps_rest = integers && !rest.is_empty();
         let own_rows = spread.of_b(rows, |j| row(first + j), scales);
         let depth = own_rows.len() / rows;
         let (mut scalings, mut own) = ([Scaling::NONE; WIDEST], Vec::new());
@@ -331,6 +403,8 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
         // A piece of each row is made into words where it stands, then all of them are written across: reads and writes
         // both go through memory from front to back.
         let mut staged = [[0_u32; PAIRS]; WIDEST];
+        let mut staged_rest = staged;
+        let mut rests = rest.chunks_mut(PAIRS * columns);
         let mut totals = [0_i32; WIDEST];
         let step = PAIRS * format.values_per_word();
         for (piece, out) in values.chunks_mut(PAIRS * columns).enumerate() {
@@ -352,13 +426,39 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
                     let bytes = words.iter().flat_map(|word| word.to_le_bytes());
                     totals[j] += bytes.map(|byte| i32::from(byte as i8)).sum::<i32>();
                 }
+                if keeps_rest {
+                    let left = rest_of(row, words, scales[j]);
+                    let words = &mut staged_rest[j][..words.len()];
+                    encode(
+                        simd,
+                        format,
+                        channel_scaling(scales[j] / REST_STEPS),
+                        &left[..row.len()],
+                        words,
+                    );
+                }
             }
             transpose(&staged[..columns], out);
+            if let Some(out) = rests.next() {
+                transpose(&staged_rest[..columns], out);
+            }
         }
         for (sum, &total) in sums.iter_mut().zip(&totals) {
             *sum = total as f32;
         }
     }
+}
+
+/// What rounding `row` to the integers in `words`, times `scale`, leaves of it.
+#[inline(always)]
+fn rest_of(row: &[f32], words: &[u32], scale: f32) -> [f32; 4 * PAIRS] {
+    let mut integers = [0_u32; PAIRS];
+    integers.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_le());
+    let mut left = [0.0; 4 * PAIRS];
+    for ((left, x), &q) in left.iter_mut().zip(row).zip(integers.as_bytes()) {
+        *left = x - scale * f32::from(q as i8);
+    }
+    left
 }
 
 /// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of `f32`s, or of bf16 that stay so.

@@ -7,7 +7,7 @@ use ndarray::ArrayViewMut2;
 use super::Epilogue;
 use super::element::Element;
 use super::finish::Finish;
-use super::packed::PackedMatrix;
+use super::packed::Factor;
 use super::rows::Rows;
 use super::words::{Format, expand};
 use crate::kernels::isa::Isa;
@@ -53,7 +53,7 @@ pub(super) struct Rectangle<'a, C> {
 
 /// Multiplies rows that are packed, those of the rectangle, with `b`.
 pub(super) struct Multiply<'a, 'b, C> {
-    pub(super) b: &'a PackedMatrix,
+    pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
     pub(super) blocks: Blocks<'b>,
     pub(super) rectangle: Rectangle<'b, C>,
@@ -126,7 +126,7 @@ impl Isa {
         not(target_arch = "x86_64"),
         allow(unused_variables, reason = "no tiles, no heights")
     )]
-    pub(super) fn heights(self, b: &PackedMatrix) -> Option<Heights> {
+    pub(super) fn heights(self, b: Factor) -> Option<Heights> {
         match self {
             Self::Scalar(_) => None,
             #[cfg(target_arch = "x86_64")]
@@ -152,7 +152,7 @@ pub(super) struct Heights {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn heights<S: Tile>(simd: S, b: &PackedMatrix) -> Heights {
+fn heights<S: Tile>(simd: S, b: Factor) -> Heights {
     let tile = multiplied_as(simd, b);
     let words = b.words() * b.format.values_per_word() / tile.values_per_word();
     let rows = (S::BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
@@ -168,8 +168,8 @@ fn heights<S: Tile>(simd: S, b: &PackedMatrix) -> Heights {
 /// The format in which the tiles of `simd` multiply with `b`: its own, or a wider one that it is expanded to.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn multiplied_as<S: Tile>(simd: S, b: &PackedMatrix) -> Format {
-    if b.format == Format::Int8 && b.depth() > DEEPEST_INT8 {
+pub(super) fn multiplied_as<S: Tile>(simd: S, b: Factor) -> Format {
+    if b.format == Format::Int8 && (b.in_full || b.depth() > DEEPEST_INT8) {
         Format::F32
     } else {
         tile_for(simd, b.format)
@@ -218,9 +218,9 @@ fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &m
     const COLUMNS: usize = 256;
     for start in (0..n).step_by(COLUMNS) {
         let there = COLUMNS.min(n - start);
-        let packed = &b.values[(column + start) * words..(column + start + there) * words];
+        let place = (column + start) * words..(column + start + there) * words;
         expanded.resize(there * k);
-        expand(b.format, packed, expanded);
+        expand(b.format, &b.values[place.clone()], b.rest_in(place), expanded);
         // Rows are filled up to whole pieces of LANES.
         let width = there.next_multiple_of(LANES);
         sums.resize(m * width);
@@ -302,7 +302,8 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
                         out.iter().for_each(|row| fetch(&row[place(p)]));
                     }
                     let at = |p: usize, start: usize| (first_panel + p) * panel + start;
-                    let mut b = &values[at(p, start)..][..words];
+                    let place = at(p, start)..at(p, start) + words;
+                    let mut b = &values[place.clone()];
                     // What will be read when this has been.
                     let next = match () {
                         () if depth == panel => at(p + group, 0),
@@ -315,7 +316,9 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
                     if tile != format {
                         expanded.resize(b.len() * per);
                         // SAFETY: there is no instruction set with tiles that has no AVX2.
-                        unsafe { expand_panel(tile, format, b, columns, expanded) };
+                        unsafe {
+                            expand_panel(tile, format, b, matrix.rest_in(place), columns, expanded)
+                        };
                         b = expanded;
                     }
                     simd.multiply(tile, a, b, sums, start > 0, ahead);

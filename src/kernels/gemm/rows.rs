@@ -3,7 +3,7 @@
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::element::Element;
-use super::packed::PackedMatrix;
+use super::packed::Factor;
 use super::words::{Format, Range, Scaling, encode_as};
 use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Scalar};
@@ -28,7 +28,7 @@ pub(super) struct Rows {
 /// Packs `count` rows of `a`, beginning with `first`, to be multiplied with `b`.
 pub(super) struct Pack<'a, 'b, A> {
     pub(super) a: ArrayView2<'a, A>,
-    pub(super) b: &'a PackedMatrix,
+    pub(super) b: Factor<'a>,
     pub(super) first: usize,
     pub(super) count: usize,
     pub(super) rows: &'b mut Rows,
@@ -45,12 +45,17 @@ impl<A: Element> Pack<'_, '_, A> {
             let row = self.a.row(self.first + i);
             let row = row.to_slice().unwrap_or_else(|| copied(row, &mut own));
             let row = self.b.spread.of_a(row, &mut copy);
-            let scaling = if self.b.format == Format::Int8 {
-                let range = Range::of(row);
-                ranges.push(range);
-                range.scaling()
-            } else {
-                Scaling::NONE
+            let scaling = match self.b.format {
+                Format::Int8 if self.b.in_full => {
+                    ranges.push(Range::NONE);
+                    Scaling::NONE
+                }
+                Format::Int8 => {
+                    let range = Range::of(row);
+                    ranges.push(range);
+                    range.scaling()
+                }
+                _ => Scaling::NONE,
             };
             pack(words, i, row, scaling);
         }
@@ -66,7 +71,8 @@ fn copied<'o, A: Copy>(row: ArrayView1<A>, own: &'o mut Vec<A>) -> &'o [A] {
 
 impl<A: Element> Kernel<Scalar> for Pack<'_, '_, A> {
     fn run(mut self, simd: Scalar) {
-        let (k, format) = (self.b.words() * self.b.format.values_per_word(), self.b.format);
+        let k = self.b.words() * self.b.format.values_per_word();
+        let format = self.b.rows_as();
         self.rows.words.resize(self.count * k);
         self.rows.ranges.clear();
         self.for_each_row(|words, i, row, scaling| {
@@ -80,7 +86,7 @@ impl<A: Element> Kernel<Scalar> for Pack<'_, '_, A> {
 #[inline(always)]
 fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
     let (format, tile) = (rows.b.format, multiplied_as(simd, rows.b));
-    let per = tile.values_per_word();
+    let (rounded, per) = (rows.b.rows_as(), tile.values_per_word());
     let length = rows.b.words() * format.values_per_word() / per;
     let height = rows.count.next_multiple_of(S::ROW_STEP);
     let chunks = (0..length).step_by(DEPTH).enumerate();
@@ -108,7 +114,7 @@ fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
         let mut values = row.chunks(DEPTH * per);
         for (chunk, start) in chunks.clone() {
             let values = values.next().unwrap_or_default();
-            encode_as(simd, tile, format, scaling, values, &mut words[place(chunk, i, start)]);
+            encode_as(simd, tile, rounded, scaling, values, &mut words[place(chunk, i, start)]);
         }
     });
 }

@@ -7,7 +7,9 @@ use rayon::prelude::*;
 
 use super::element::{Element, to_floats};
 use super::words::WEIGHT_STEPS;
+use crate::kernels::isa::Isa;
 use crate::kernels::lanes::{LANES, Lanes, filled_up, fold, zip};
+use crate::kernels::simd::{Kernel, Simd};
 
 /// What is done to the columns of the two factors, `A` `[M, K]` and `B` `[N, K]`, before 8-bit integers are made of them. The
 /// product stays what it is, and the steps become finer in which its factors are rounded.
@@ -33,10 +35,12 @@ impl Spread {
 
     /// What suits the weights whose rows these are, and the largest magnitude in each row, `[N]`. `magnitudes` `[K]` are those
     /// of `A`'s columns, where they are known.
-    pub(super) fn of(rows: &[&[f32]], magnitudes: Option<&[f32]>) -> (Self, Vec<f32>) {
-        let factors = magnitudes.map_or_else(Vec::new, |magnitudes| factors(magnitudes, rows));
-        let peaks: Vec<f32> = rows.par_iter().map(|row| peak(row, &factors)).collect();
-        let repeated = repeated(rows, &factors, &peaks);
+    pub(super) fn of(isa: Isa, rows: &[&[f32]], magnitudes: Option<&[f32]>) -> (Self, Vec<f32>) {
+        let factors = magnitudes.map_or_else(Vec::new, |magnitudes| factors(isa, magnitudes, rows));
+        let mut peaks = vec![0.0; rows.len()];
+        let (pieces, factors) = (rows.par_chunks(ROWS).zip(peaks.par_chunks_mut(ROWS)), &factors);
+        pieces.for_each(|(rows, peaks)| isa.run(Peaks { rows, factors, peaks }));
+        let repeated = repeated(rows, factors, &peaks);
         let balance = factors.iter().map(|factor| 1.0 / factor).collect();
         (Self { balance, repeated }, peaks)
     }
@@ -100,20 +104,18 @@ impl Spread {
 }
 
 /// What the columns of `B` are multiplied by: `√(magnitude of A's column / that of B's)`, the paper's eq. 4 with α = ½.
-fn factors(magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
+fn factors(isa: Isa, magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
     /// Keeps a column of zeros from a division by zero.
     const LEAST: f32 = 1e-5;
-    /// Rows that one task looks through.
-    const ROWS: usize = 64;
-    let none = || vec![0.0_f32; magnitudes.len()];
-    let larger = |mut largest: Vec<f32>, row: &[f32]| {
-        largest.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
+    let larger = |mut largest: Vec<f32>, rows: &[&[f32]]| {
+        isa.run(LargerColumns { rows, largest: &mut largest });
         largest
     };
+    let none = || vec![0.0_f32; magnitudes.len()];
     let largest = rows
         .par_chunks(ROWS)
-        .map(|rows| rows.iter().fold(none(), |largest, row| larger(largest, row)))
-        .reduce(none, |a, b| larger(a, &b));
+        .map(|rows| larger(none(), rows))
+        .reduce(none, |a, b| larger(a, &[&b]));
     let factor = |(&of_a, &of_b): (&f32, &f32)| (of_a.max(LEAST) / of_b.max(LEAST)).sqrt();
     magnitudes.iter().zip(&largest).map(factor).collect()
 }
@@ -170,6 +172,41 @@ impl PartialEq for Coarse {
 
 impl Eq for Coarse {}
 
+/// Rows that one task looks through.
+const ROWS: usize = 64;
+
+/// The largest magnitude in each of some rows: see [`peak`].
+struct Peaks<'a> {
+    rows: &'a [&'a [f32]],
+    factors: &'a [f32],
+    peaks: &'a mut [f32],
+}
+
+impl<S: Simd> Kernel<S> for Peaks<'_> {
+    #[inline(always)]
+    fn run(self, _: S) {
+        let Self { rows, factors, peaks } = self;
+        peaks.iter_mut().zip(rows).for_each(|(max, row)| *max = peak(row, factors));
+    }
+}
+
+/// What is largest so far in each column, or larger in one of some rows.
+struct LargerColumns<'a> {
+    rows: &'a [&'a [f32]],
+    largest: &'a mut [f32],
+}
+
+impl<S: Simd> Kernel<S> for LargerColumns<'_> {
+    #[inline(always)]
+    fn run(self, _: S) {
+        let Self { rows, largest } = self;
+        for row in rows {
+            let pairs = largest.iter_mut().zip(*row);
+            pairs.for_each(|(max, x)| *max = if x.abs() > *max { x.abs() } else { *max });
+        }
+    }
+}
+
 /// The largest magnitude in a row whose values are multiplied by `factors`; empty for nothing.
 #[inline(always)]
 fn peak(row: &[f32], factors: &[f32]) -> f32 {
@@ -199,7 +236,7 @@ mod tests {
         let mut rows = [[0.0; K], [0.25; K], [0.0; K]];
         (rows[0][7], rows[1][8]) = (-9.0, 7.0);
         let rows = rows.each_ref().map(|row| row.as_slice());
-        let (spread, peaks) = Spread::of(&rows, None);
+        let (spread, peaks) = Spread::of(Isa::best(), &rows, None);
         assert_eq!(peaks, [9.0, 7.0, 0.0]);
         // 9 and 7, then 4.5 and 3.5, then 3.
         assert_eq!(spread.repeated[..5], [7, 8, 7, 8, 7]);
@@ -226,7 +263,7 @@ mod tests {
     #[test]
     fn what_one_factor_is_multiplied_by_the_other_is_divided_by() {
         let rows: [&[f32]; 2] = [&[1.0, 0.25, 0.0], &[-0.5, 0.125, 0.0]];
-        let (spread, peaks) = Spread::of(&rows, Some(&[1.0, 4.0, 0.0]));
+        let (spread, peaks) = Spread::of(Isa::best(), &rows, Some(&[1.0, 4.0, 0.0]));
         assert_eq!(spread.balance[..2], [1.0, 0.25]);
         assert!(spread.balance[2].is_finite());
         assert_eq!(peaks, [1.0, 0.5]);
@@ -238,11 +275,11 @@ mod tests {
             let mut rows = [[x; 4000], [1.0; 4000]];
             rows[1][3] = x;
             let rows = rows.each_ref().map(|row| row.as_slice());
-            let (spread, _) = Spread::of(&rows, Some(&[1.0; 4000]));
+            let (spread, _) = Spread::of(Isa::best(), &rows, Some(&[1.0; 4000]));
             let own = spread.of_b(2, |j| rows[j], &mut [0.0; 2]);
             assert_eq!(own.len(), 2 * (4000 + spread.repeated.len()));
         }
-        let (spread, peaks) = Spread::of(&[], None);
+        let (spread, peaks) = Spread::of(Isa::best(), &[], None);
         assert!(spread.repeated.is_empty() && peaks.is_empty());
     }
 }

@@ -154,7 +154,7 @@ fn balanced_columns_lose_less_to_integers() {
         let plain = distance(PackedMatrix::new(isa, Precision::Int8, b.view()));
         let weights = |precision| {
             let (b, arena) = ([b.view()], Arena::default());
-            PackedMatrix::weights(isa, precision, &b, Some(&magnitudes), &arena)
+            PackedMatrix::weights(isa, precision, &b, Some(&magnitudes), false, &arena)
         };
         let balanced = distance(weights(Precision::Int8));
         assert!(balanced < 0.6 * plain, "{isa}: {balanced}, without {plain}");
@@ -185,7 +185,7 @@ fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
             };
             let plain = distance(&PackedMatrix::new(isa, Precision::Int8, b.view()));
             let arena = Arena::default();
-            let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], None, &arena);
+            let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], None, false, &arena);
             let spread = distance(&b);
             assert!(spread < 0.3 * plain, "{isa}, {k}: {spread}, in one integer {plain}");
             assert_eq!(b.peaks()[4], 20.0);
@@ -202,15 +202,57 @@ fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
 #[test]
 fn parts_that_name_a_column_that_is_not_there() {
     let (b, isa, arena) = (matrix(9, 3072, 2), Isa::available()[0], Arena::default());
-    let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], Some(&[1.0; 3072]), &arena);
+    let magnitudes = Some(&[1.0; 3072][..]);
+    let b = PackedMatrix::weights(isa, Precision::Int8, &[b.view()], magnitudes, true, &arena);
     let keep = |words: &[u32]| arena.words(words.len(), |kept| kept.copy_from_slice(words));
     let parts = || b.parts().map(keep);
     let of = |parts| PackedMatrix::from_parts(isa, Precision::Int8, (9, 3072), parts);
     assert_eq!(of(parts()).unwrap().parts(), b.parts());
     let mut wrong = parts();
-    let last = PackedMatrix::PARTS - 1;
-    wrong[last] = keep(&vec![3072; wrong[last].len()]);
+    let [.., repeated, rest] = &mut wrong;
+    *repeated = keep(&vec![3072; repeated.len()]);
+    assert!(!rest.is_empty() && of(wrong).is_none());
+    let mut wrong = parts();
+    let [values, .., rest] = &mut wrong;
+    *rest = keep(&values[1..]);
     assert!(of(wrong).is_none());
+}
+
+/// What rounding has left of the weights, and rows that are not rounded.
+#[test]
+fn integers_multiplied_in_full_are_nearly_the_weights() {
+    for (m, n, k) in [(1, 40, 30), (7, 33, 70), (70, 9, 3072), (600, 70, 333)] {
+        let (a, mut b) = (matrix(m, k, 1), matrix(n, k, 2));
+        b[[n / 2, k / 2]] = 20.0;
+        let want = exact(&a, &b);
+        let magnitudes: Vec<f32> = (0..k).map(|j| 1.0 + (j % 5) as f32).collect();
+        for (&isa, magnitudes) in
+            Isa::available().iter().flat_map(|isa| [(isa, None), (isa, Some(&*magnitudes))])
+        {
+            let (what, arena) = (format!("{isa}, {m} × {n} × {k}"), Arena::default());
+            let weights = |rest| {
+                let b = [b.view()];
+                PackedMatrix::weights(isa, Precision::Int8, &b, magnitudes, rest, &arena)
+            };
+            let multiply = |a: ArrayView2<f32>, b: Factor| {
+                let mut got = Array2::<f32>::zeros((a.nrows(), n));
+                par_matmul(&Team::gather(), a, b, got.view_mut(), Epilogue::None);
+                got
+            };
+            let distance =
+                |got: &Array2<f32>| (got.mapv(f64::from) - &want).mapv(|x| x * x).sum().sqrt();
+            let (plain, b) = (weights(false), weights(true));
+            let rounded = multiply(a.view(), Factor::from(&plain));
+            // The integers are the same, and without the rest there is nothing to multiply in full.
+            assert_eq!(multiply(a.view(), Factor::from(&b)), rounded, "{what}");
+            assert_eq!(multiply(a.view(), plain.in_full()), rounded, "{what}");
+            let full = multiply(a.view(), b.in_full());
+            let (full_off, off) = (distance(&full), distance(&rounded));
+            assert!(full_off < off / 100.0, "{what}: {full_off}, on integers {off}");
+            let last = multiply(a.slice(s![m - 1.., ..]), b.in_full());
+            assert_eq!(last.row(0), full.row(m - 1), "{what}: a row alone");
+        }
+    }
 }
 
 /// Deeper than 8-bit terms can be added up in 32 bits without overflow.
@@ -317,7 +359,8 @@ fn cuts_leave_no_empty_piece() {
             let b = PackedMatrix::new(isa, Precision::F32, Array2::<f32>::zeros((n, 64)).view());
             for threads in [1, 2, 3, 8, 64] {
                 let mut out = Array2::<f32>::zeros((m, n));
-                let pieces = Cuts::new(&b, m, threads).rectangles(out.view_mut(), isa.columns());
+                let pieces = Cuts::new(Factor::from(&b), m, threads)
+                    .rectangles(out.view_mut(), isa.columns());
                 assert!(pieces.iter().all(|piece| !piece.out.is_empty()), "{isa} {m}×{n}");
                 assert_eq!(pieces.iter().map(|piece| piece.out.len()).sum::<usize>(), m * n);
             }
@@ -371,26 +414,26 @@ fn rows_of_bf16_are_their_values() {
     }
 }
 
-/// What [`LAYOUT`] 2 packs: instruction set, precision, hash of the packed matrices. If the packing has to change, raise
+/// What [`LAYOUT`] 3 packs: instruction set, precision, hash of the packed matrices. If the packing has to change, raise
 /// `LAYOUT` and put the new hashes here, under the new number.
-const PACKED_BY_LAYOUT_2: [(&str, Precision, u64); 12] = [
-    ("scalar", Precision::F32, 0x8be3_1b73_9e55_43b8),
-    ("scalar", Precision::Bf16, 0x45b3_181d_0f98_60bc),
-    ("scalar", Precision::Int8, 0xfdbe_eaa6_718e_c863),
-    ("avx2", Precision::F32, 0xfa94_4437_b1db_8f7e),
-    ("avx2", Precision::Bf16, 0x3f17_dfbe_a041_ec08),
-    ("avx2", Precision::Int8, 0x4ddb_00ce_3770_bf38),
-    ("avx512", Precision::F32, 0xff07_fd0a_d264_8887),
-    ("avx512", Precision::Bf16, 0x9196_1f59_3076_66a8),
-    ("avx512", Precision::Int8, 0x6327_28bf_80de_2e26),
-    ("amx", Precision::F32, 0x18d7_da5a_2c28_0379),
-    ("amx", Precision::Bf16, 0x4100_9762_1ac1_5ec2),
-    ("amx", Precision::Int8, 0xc568_8e0e_d3d6_14cd),
+const PACKED_BY_LAYOUT_3: [(&str, Precision, u64); 12] = [
+    ("scalar", Precision::F32, 0x6953_b63b_0a50_d0cd),
+    ("scalar", Precision::Bf16, 0x299a_2796_e00f_4f3c),
+    ("scalar", Precision::Int8, 0x7662_2e82_a178_49de),
+    ("avx2", Precision::F32, 0xd0c9_f6e4_f9bb_eaff),
+    ("avx2", Precision::Bf16, 0xd2fc_bd88_b25d_d4b3),
+    ("avx2", Precision::Int8, 0x451d_3efd_2a54_512e),
+    ("avx512", Precision::F32, 0x4852_4746_11e9_d4db),
+    ("avx512", Precision::Bf16, 0x17ac_86cb_e34e_240c),
+    ("avx512", Precision::Int8, 0x1740_2bba_a238_1999),
+    ("amx", Precision::F32, 0xdcd6_80c7_f838_56f7),
+    ("amx", Precision::Bf16, 0x3ac4_d665_ba31_50ea),
+    ("amx", Precision::Int8, 0x9389_890b_da14_eac0),
 ];
 
 #[test]
 fn a_change_of_what_is_packed_comes_with_a_new_layout() {
-    const { assert!(LAYOUT == 2, "the hashes below are those of layout 2") };
+    const { assert!(LAYOUT == 3, "the hashes below are those of layout 3") };
     // Numbers of which every machine has the same bits, and of some size for each of the three formats.
     let number = |i: usize, j: usize| ((i * 37 + j * 101 + i * j) % 1021) as f32 / 64.0 - 7.0;
     let hash = |isa: Isa, precision: Precision| {
@@ -400,7 +443,9 @@ fn a_change_of_what_is_packed_comes_with_a_new_layout() {
             let magnitudes: Vec<f32> = (0..k).map(|j| 1.0 + number(j, 3).abs()).collect();
             for magnitudes in [None, Some(&*magnitudes)] {
                 let arena = Arena::default();
-                let packed = PackedMatrix::weights(isa, precision, &[b.view()], magnitudes, &arena);
+                let rest = magnitudes.is_some();
+                let b = [b.view()];
+                let packed = PackedMatrix::weights(isa, precision, &b, magnitudes, rest, &arena);
                 for part in packed.parts() {
                     bytes.extend((part.len() as u64).to_le_bytes());
                     bytes.extend(part.iter().flat_map(|word| word.to_le_bytes()));
@@ -418,7 +463,7 @@ fn a_change_of_what_is_packed_comes_with_a_new_layout() {
     let names: Vec<&str> = tiers.iter().map(|isa| isa.name()).collect();
     println!("packed for {}", names.join(", "));
     let mut changed = Vec::new();
-    for (name, precision, want) in PACKED_BY_LAYOUT_2 {
+    for (name, precision, want) in PACKED_BY_LAYOUT_3 {
         let Some(&isa) = tiers.iter().find(|isa| isa.name() == name) else { continue };
         let found = hash(isa, precision);
         if found != want {

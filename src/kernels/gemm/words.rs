@@ -75,6 +75,9 @@ pub(super) struct Range {
 }
 
 impl Range {
+    /// Of a row that was not.
+    pub(super) const NONE: Self = Self { scale: 1.0, offset: 0.0 };
+
     /// Of `row`, for `q` from 0 to 255.
     #[inline(always)]
     pub(super) fn of(row: &[f32]) -> Self {
@@ -92,6 +95,9 @@ impl Range {
 
 /// The largest integer that a weight becomes.
 pub(super) const WEIGHT_STEPS: f32 = 127.0;
+
+/// Steps between two neighbouring integers, for what rounding a weight to one of them has left: half of these either way.
+pub(super) const REST_STEPS: f32 = 254.0;
 
 /// The scale of a row of `B`: its values are `scale · q`, `q` from −127 to 127.
 #[inline(always)]
@@ -313,8 +319,16 @@ fn extremes(row: &[f32]) -> (f32, f32) {
     (fold(low, smaller), fold(high, larger))
 }
 
-/// The values of packed words as bits of `f32`s, one after another.
-pub(super) fn expand(format: Format, words: &[u32], out: &mut [u32]) {
+/// The values of packed words as bits of `f32`s, one after another; of integers with their `rest`, unless that is empty.
+pub(super) fn expand(format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+    if !rest.is_empty() {
+        let values = words.iter().flat_map(|word| word.to_le_bytes());
+        let rest = rest.iter().flat_map(|word| word.to_le_bytes());
+        for ((out, q), r) in out.iter_mut().zip(values).zip(rest) {
+            *out = (f32::from(q as i8) + f32::from(r as i8) / REST_STEPS).to_bits();
+        }
+        return;
+    }
     let per = format.values_per_word();
     for (out, &word) in out.chunks_exact_mut(per).zip(words) {
         for (p, out) in out.iter_mut().enumerate() {

@@ -3,13 +3,13 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::gemm::words::Format;
+use crate::kernels::gemm::words::{Format, REST_STEPS};
 
 /// Words in a register.
 const LANES: usize = 8;
 
 /// A panel's words of `format` as words of the wider format `to`: `[words][columns]` → as many more rows as words hold fewer
-/// values.
+/// values. Integers become `f32`s with their `rest`, as many words, unless that is empty.
 ///
 /// # Panics
 ///
@@ -19,6 +19,7 @@ pub(in super::super) fn expand(
     to: Format,
     format: Format,
     words: &[u32],
+    rest: &[u32],
     columns: usize,
     out: &mut [u32],
 ) {
@@ -31,16 +32,39 @@ pub(in super::super) fn expand(
             let upper = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
             [_mm256_slli_epi32::<16>(word), _mm256_and_si256(word, upper)]
         }),
-        (_, Format::Int8) => expand_by(words, columns, out, |word| {
-            let upper = [
-                _mm256_slli_epi32::<24>(word),
-                _mm256_slli_epi32::<16>(word),
-                _mm256_slli_epi32::<8>(word),
-                word,
-            ];
-            upper.map(|x| _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(x))))
-        }),
+        (_, Format::Int8) if rest.is_empty() => {
+            expand_by(words, columns, out, |word| integers(word).map(|x| _mm256_castps_si256(x)));
+        }
+        (_, Format::Int8) => {
+            expand_by(words, columns, out, |word| integers(word).map(|x| _mm256_castps_si256(x)));
+            add_rest(rest, columns, out);
+        }
         _ => out.copy_from_slice(words),
+    }
+}
+
+/// The four integers of each word.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn integers(word: __m256i) -> [__m256; 4] {
+    let upper = [
+        _mm256_slli_epi32::<24>(word),
+        _mm256_slli_epi32::<16>(word),
+        _mm256_slli_epi32::<8>(word),
+        word,
+    ];
+    upper.map(|x| _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(x)))
+}
+
+/// Adds what rounding has left to the integers that `out` was expanded from.
+fn add_rest(rest: &[u32], columns: usize, out: &mut [u32]) {
+    for (words, out) in rest.chunks_exact(columns).zip(out.chunks_exact_mut(4 * columns)) {
+        for (p, out) in out.chunks_exact_mut(columns).enumerate() {
+            for (x, word) in out.iter_mut().zip(words) {
+                let r = f32::from((word >> (8 * p)) as u8 as i8);
+                *x = (f32::from_bits(*x) + r / REST_STEPS).to_bits();
+            }
+        }
     }
 }
 
@@ -82,22 +106,28 @@ mod tests {
         }
         let words: Vec<u32> =
             (0..1 << 16).map(|i: u32| i | (i.wrapping_mul(40_503) << 16)).collect();
-        for (to, format) in [
-            (Format::Int16, Format::Int8),
-            (Format::F32, Format::Int8),
-            (Format::F32, Format::Bf16),
+        let rest: Vec<u32> = words.iter().map(|word| word.rotate_left(11)).collect();
+        for (to, format, rest) in [
+            (Format::Int16, Format::Int8, &[][..]),
+            (Format::F32, Format::Int8, &[]),
+            (Format::F32, Format::Int8, &rest),
+            (Format::F32, Format::Bf16, &[]),
         ] {
             let per = format.values_per_word() / to.values_per_word();
             let mut out = vec![0; words.len() * per];
             // SAFETY: the instructions were detected.
-            unsafe { expand(to, format, &words, 16, &mut out) };
+            unsafe { expand(to, format, &words, rest, 16, &mut out) };
             for (i, &word) in words.iter().enumerate() {
                 let bytes = word.to_le_bytes().map(|byte| byte as i8);
                 let pair =
                     |a: i8, b: i8| u32::from(i16::from(a) as u16) | (i32::from(b) << 16) as u32;
                 let want = match (to, format) {
                     (Format::Int16, _) => vec![pair(bytes[0], bytes[2]), pair(bytes[1], bytes[3])],
-                    (_, Format::Int8) => bytes.map(|byte| f32::from(byte).to_bits()).to_vec(),
+                    (_, Format::Int8) => {
+                        let rest = rest.get(i).map_or([0; 4], |rest| rest.to_le_bytes());
+                        let of = |p: usize| f32::from(bytes[p]) + f32::from(rest[p] as i8) / 254.0;
+                        (0..4).map(|p| of(p).to_bits()).collect()
+                    }
                     _ => vec![word << 16, word >> 16 << 16],
                 };
                 for (p, want) in want.into_iter().enumerate() {
