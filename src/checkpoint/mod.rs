@@ -14,7 +14,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
+use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Ix2};
+use rayon::prelude::*;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
@@ -528,6 +529,41 @@ impl<'c> Weights<'c> {
             Some(file) => file.plain(&full, (rows, columns), read),
             None => read(),
         }
+    }
+
+    /// The tensor `name`, `[rows, columns]`, each row made into `width` words by `round`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::vector`].
+    pub(crate) fn rounded_table(
+        &self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        width: usize,
+        round: impl Fn(&[f32], &mut [u32]) + Sync,
+    ) -> Result<Words> {
+        self.find(name, &[rows, columns])?;
+        let read = || {
+            let table = self.borrow(name, rows, columns)?;
+            let words = self.checkpoint.arena.words(rows.saturating_mul(width), |words| {
+                let rows = table.axis_iter(Axis(0)).into_par_iter();
+                rows.zip(words.par_chunks_mut(width)).for_each(|(row, words)| {
+                    round(row.to_slice().expect("rows of a tensor are contiguous"), words);
+                });
+            });
+            self.give_back(name);
+            Ok(words)
+        };
+        match &self.checkpoint.packed {
+            Some(file) => file.plain(&self.full(name), (rows, width), read),
+            None => read(),
+        }
+    }
+
+    /// What the weights of linear layers are rounded to.
+    pub(crate) fn precision_asked(&self) -> Precision {
+        self.precision
     }
 
     /// Whether there is a tensor `name` here.

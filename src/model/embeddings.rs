@@ -23,7 +23,7 @@ impl Embeddings {
     pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
         let (v, p, d) = (config.vocab_size, config.max_position_embeddings, config.hidden_size);
         Ok(Self {
-            word: Embedding::load(&w.at("word_embeddings"), v, d)?,
+            word: Embedding::load_large(&w.at("word_embeddings"), v, d)?,
             position: Embedding::load(&w.at("position_embeddings"), p, d)?,
             norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
         })
@@ -47,11 +47,9 @@ impl Embeddings {
                     rows.rows_mut().into_iter().zip(ids).zip(positions)
                 {
                     let row = row.as_slice_mut().expect("rows of `out` are contiguous");
-                    let word = self.word.row(id as usize);
-                    let position = self.position.row(position as usize);
-                    for ((x, word), position) in row.iter_mut().zip(word).zip(position) {
-                        *x = word + position;
-                    }
+                    row.fill(0.0);
+                    self.position.add_to(position as usize, row);
+                    self.word.add_to(id as usize, row);
                     self.norm.normalise(row);
                 }
             },

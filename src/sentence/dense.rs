@@ -23,7 +23,7 @@ pub(super) struct Dense {
 enum Residual {
     None,
     Identity,
-    Projected(Linear),
+    Projected(Box<Linear>),
 }
 
 impl Dense {
@@ -82,7 +82,8 @@ impl Dense {
             false => Residual::None,
             true if input == output => Residual::Identity,
             true => {
-                Residual::Projected(Linear::load_without_bias(&w.at("residual"), input, output)?)
+                let linear = Linear::load_without_bias(&w.at("residual"), input, output)?;
+                Residual::Projected(Box::new(linear))
             }
         };
         Ok(Self { linear, activation, residual, output })
