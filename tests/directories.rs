@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{assert_close, json, tiny};
+use common::{assert_near, json, tiny};
 use mpnet::ndarray::{Array2, ArrayView1};
 use mpnet::{EncodeOptions, Error, Result, SentenceEncoder, WeightDtype};
 use safetensors::tensor::{Dtype, TensorView};
@@ -116,7 +116,7 @@ fn assert_rows(what: &str, got: &Array2<f32>, want: &[Vec<f64>]) {
     assert_eq!(got.nrows(), want.len(), "{what}");
     for (i, (got, want)) in got.rows().into_iter().zip(want).enumerate() {
         let want = ArrayView1::from(want).into_dyn();
-        assert_close(&format!("{what}: text {i}"), got.into_dyn(), want, TOLERANCE);
+        assert_near(&format!("{what}: text {i}"), got.into_dyn(), want, TOLERANCE);
     }
 }
 
