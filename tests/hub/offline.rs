@@ -85,7 +85,9 @@ fn a_whole_download_loads_without_the_files_that_the_model_does_not_have() {
                 .flat_map(|row| row.as_array().unwrap());
             for (found, want) in found.iter().zip(want) {
                 let want = want.as_f64().unwrap() as f32;
-                assert!((found - want).abs() < 2e-6, "{missing:?}: {found}, not {want}");
+                let off = f64::from((found - want).abs());
+                let most = common::allowed(encoder.isa(), 2e-6);
+                assert!(off < most, "{missing:?}: {found}, not {want}");
             }
         }
         assert!(setup.hub.take_log().is_empty());
