@@ -148,8 +148,7 @@ impl Batch {
         texts: impl Iterator<Item = (usize, &'t [u32])>,
         config: &Config,
     ) -> Result<Self> {
-        let mut batch =
-            Self { ids: Vec::new(), positions: Vec::new(), offsets: vec![0], texts: Vec::new() };
+        let mut batch = Self::empty();
         for (text, ids) in texts {
             batch.push(text, ids, config)?;
         }
@@ -173,25 +172,27 @@ impl Batch {
 
     /// These of its texts, by their places in it, as a batch of their own, whose [`texts`](Self::texts) are these places.
     pub(crate) fn select(&self, texts: &[usize]) -> Self {
-        let mut batch =
-            Self { ids: Vec::new(), positions: Vec::new(), offsets: vec![0], texts: Vec::new() };
-        for &text in texts {
-            let tokens = self.range(text);
-            batch.ids.extend_from_slice(&self.ids[tokens.clone()]);
-            batch.positions.extend_from_slice(&self.positions[tokens]);
-            batch.offsets.push(batch.ids.len());
-            batch.texts.push(text);
-        }
+        let mut batch = Self::empty();
+        texts.iter().for_each(|&text| batch.append(text, &self.ids[self.range(text)]));
         batch
+    }
+
+    fn empty() -> Self {
+        Self { ids: Vec::new(), positions: Vec::new(), offsets: vec![0], texts: Vec::new() }
     }
 
     fn push(&mut self, text: usize, ids: &[u32], config: &Config) -> Result<()> {
         Self::check(text, ids, config)?;
+        self.append(text, ids);
+        Ok(())
+    }
+
+    /// Adds `ids` that have been checked.
+    fn append(&mut self, text: usize, ids: &[u32]) {
         self.ids.extend_from_slice(ids);
         self.positions.extend(positions(ids));
         self.offsets.push(self.ids.len());
         self.texts.push(text);
-        Ok(())
     }
 
     /// Number of texts, `B`.

@@ -149,7 +149,7 @@ impl Mpnet {
         buffers.hidden.view(n)
     }
 
-    /// The texts of `batch` by how they are computed; nothing if all are computed alike.
+    /// The texts of `batch` by how they are computed; nothing if no text is computed in full.
     fn parts(&self, batch: &Batch) -> Vec<(Arithmetic, Batch)> {
         if self.encoder.computes_in_full() { monotony::parts(batch) } else { Vec::new() }
     }

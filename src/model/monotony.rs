@@ -34,10 +34,13 @@ fn is_monotonous(ids: &[u32]) -> bool {
     true
 }
 
-/// The texts of `batch` by how they are computed; [`Batch::texts`] of each are places in `batch`.
+/// The texts of `batch` by how they are computed; [`Batch::texts`] of each are places in `batch`. Nothing if none is monotonous.
 pub(super) fn parts(batch: &Batch) -> Vec<(Arithmetic, Batch)> {
     let is_monotonous = |&text: &usize| is_monotonous(&batch.ids()[batch.range(text)]);
     let (full, reduced): (Vec<usize>, Vec<usize>) = (0..batch.len()).partition(is_monotonous);
+    if full.is_empty() {
+        return Vec::new();
+    }
     [(Arithmetic::Reduced, reduced), (Arithmetic::Full, full)]
         .into_iter()
         .filter(|(_, texts)| !texts.is_empty())

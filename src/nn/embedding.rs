@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::kernels::Precision;
+use crate::kernels::gemm::nearest;
 use crate::kernels::memory::Words;
 
 /// A table of `count` vectors of `width`.
@@ -69,8 +70,6 @@ fn integers(words: &[u32]) -> &[i16] {
 
 /// A vector as its scale and integers. One that is not finite stays that.
 fn round(row: &[f32], words: &mut [u32]) {
-    /// 1.5 · 2²³: added to a number, it leaves no bits for a fraction, and in the lowest bits the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
     let Some((first, words)) = words.split_first_mut() else { return };
     // Of magnitudes the order is that of their bits; what is not a number is above all of them.
     let peak = row.iter().map(|x| x.abs().to_bits()).max().map_or(0.0, f32::from_bits);
@@ -78,7 +77,7 @@ fn round(row: &[f32], words: &mut [u32]) {
     *first = scale.to_bits();
     let integers = <[i16]>::mut_from_bytes(words.as_mut_bytes()).expect("two a word");
     let inverse = 1.0 / scale;
-    integers.iter_mut().zip(row).for_each(|(q, x)| *q = (x * inverse + ROUND).to_bits() as i16);
+    integers.iter_mut().zip(row).for_each(|(q, x)| *q = nearest(x * inverse) as i16);
 }
 
 #[cfg(test)]

@@ -100,11 +100,9 @@ impl Linear {
         self.forward_activated(x, Activation::Identity)
     }
 
-    /// As [`forward`](Self::forward).
+    /// As [`forward`](Self::forward), computed as `arithmetic` says.
     pub(crate) fn forward_by(&self, arithmetic: Arithmetic, x: ArrayView2<f32>) -> Array2<f32> {
-        let (team, mut out) = (Team::gather(), Array2::zeros((x.nrows(), self.outputs())));
-        self.forward_into(&team, arithmetic, x, Activation::Identity, out.view_mut());
-        out
+        self.forward_with(arithmetic, x, Activation::Identity)
     }
 
     /// `activation(x · Wᵀ + b)`; `x: [N, in]` → `[N, out]`.
@@ -113,8 +111,17 @@ impl Linear {
         x: ArrayView2<f32>,
         activation: Activation,
     ) -> Array2<f32> {
-        let mut out = Array2::zeros((x.nrows(), self.weight.columns()));
-        self.forward_into(&Team::gather(), Arithmetic::Reduced, x, activation, out.view_mut());
+        self.forward_with(Arithmetic::Reduced, x, activation)
+    }
+
+    fn forward_with(
+        &self,
+        arithmetic: Arithmetic,
+        x: ArrayView2<f32>,
+        activation: Activation,
+    ) -> Array2<f32> {
+        let mut out = Array2::zeros((x.nrows(), self.outputs()));
+        self.forward_into(&Team::gather(), arithmetic, x, activation, out.view_mut());
         out
     }
 

@@ -37,6 +37,7 @@ pub use packed::{Factor, PackedMatrix};
 use product::{Blocks, Heights, Multiply, Rectangle};
 use rows::{Pack, Rows};
 use words::Format;
+pub(crate) use words::nearest;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;

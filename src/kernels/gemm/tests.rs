@@ -247,6 +247,7 @@ fn integers_multiplied_in_full_are_nearly_the_weights() {
             assert_eq!(multiply(a.view(), Factor::from(&b)), rounded, "{what}");
             assert_eq!(multiply(a.view(), plain.in_full()), rounded, "{what}");
             let full = multiply(a.view(), b.in_full());
+            // The steps of the weights are 254 times as fine, and rows are not rounded at all.
             let (full_off, off) = (distance(&full), distance(&rounded));
             assert!(full_off < off / 100.0, "{what}: {full_off}, on integers {off}");
             let last = multiply(a.slice(s![m - 1.., ..]), b.in_full());

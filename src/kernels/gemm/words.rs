@@ -283,7 +283,7 @@ fn quantise(scaling: Scaling, x: f32) -> u8 {
 ///
 /// Adding 1.5 · 2²³ leaves no bits for a fraction; subtracting the bits of that number leaves the integer.
 #[inline(always)]
-fn nearest(x: f32) -> i32 {
+pub(crate) fn nearest(x: f32) -> i32 {
     const ROUND: f32 = 12_582_912.0;
     ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
 }

@@ -32,9 +32,6 @@ pub(in super::super) fn expand(
             let upper = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
             [_mm256_slli_epi32::<16>(word), _mm256_and_si256(word, upper)]
         }),
-        (_, Format::Int8) if rest.is_empty() => {
-            expand_by(words, columns, out, |word| integers(word).map(|x| _mm256_castps_si256(x)));
-        }
         (_, Format::Int8) => {
             expand_by(words, columns, out, |word| integers(word).map(|x| _mm256_castps_si256(x)));
             add_rest(rest, columns, out);
