@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use common::Result;
 use common::cli::{self, Flags};
-use mpnet::model::heads::MaskedLM;
+use mpnet::heads::MaskedLM;
 
 const HELP: &str = "\
 usage: fill_mask --model DIR [--text TEXT] [--top K]

@@ -325,8 +325,6 @@ pub enum Error {
     },
 
     /// The Hugging Face hub, or what is kept of it, did not give a file.
-    #[cfg(feature = "hub")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
     #[error("cannot get `{file}` of `{repo}` at revision `{revision}`")]
     Hub {
         /// The repository, `organisation/name`.
@@ -335,8 +333,8 @@ pub enum Error {
         revision: String,
         /// The file.
         file: String,
-        /// Why not.
-        source: Box<crate::HubProblem>,
+        /// Why not: with the feature `hub` a `HubProblem`, which `downcast_ref` finds.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 
     /// Embeddings, scores or labels given by the caller do not fit together, or hold what cannot be used.

@@ -44,6 +44,7 @@ mod config;
 mod error;
 pub mod evaluation;
 mod files;
+pub mod heads;
 #[cfg(feature = "hub")]
 mod hub;
 #[doc(hidden)]

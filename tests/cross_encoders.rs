@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 
 use common::{Damaged, assert_near, json, read};
-use mpnet::model::heads::{MaskedLM, SequenceClassification};
+use mpnet::heads::{MaskedLM, SequenceClassification};
 use mpnet::ndarray::aview1;
 use mpnet::{Error, SentenceEncoder};
 use safetensors::SafeTensors;

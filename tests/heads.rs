@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use common::{Damaged, allowed, assert_close, assert_near, bits, data, json, pool, read};
-use mpnet::model::heads::{
+use mpnet::heads::{
     AggregationStrategy, Answer, AnswerOptions, ClassificationFunction, Entity, HeadOptions,
     LabelScore, MaskedLM, MultipleChoice, ProblemType, QuestionAnswering, SequenceClassification,
     TokenClassification, TokenClassificationOptions,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use common::{Damaged, allowed, json, read};
-use mpnet::model::heads::{
+use mpnet::heads::{
     AggregationStrategy, AnswerOptions, Entity, QuestionAnswering, TokenClassification,
     TokenClassificationOptions,
 };

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 
 use common::{Damaged, assert_near, error_of, json, tiny};
+use mpnet::heads::MaskedLM;
 use mpnet::model::Mpnet;
-use mpnet::model::heads::MaskedLM;
 use mpnet::ndarray::{ArrayD, s};
 use mpnet::{Batch, Checkpoint, Config, Error, ModelFiles, SentenceEncoder, WeightDtype};
 use safetensors::tensor::TensorView;

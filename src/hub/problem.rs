@@ -1,6 +1,7 @@
 //! [`HubProblem`]: why the hub, or the cache, did not give a file.
 
-/// Why a file of a model on the hub could not be had. In [`Error::Hub`](crate::Error::Hub), which names model, revision and file.
+/// Why the hub, or its cache, did not give a file: the `source` of [`Error::Hub`](crate::Error::Hub), which names the model,
+/// revision and file.
 ///
 /// ```
 /// use mpnet::{Error, HubModel, HubProblem};
@@ -8,7 +9,7 @@
 /// let model = HubModel::new("all-mpnet-base-v2").cache_dir("/nowhere").local_files_only(true);
 /// let Err(Error::Hub { repo, source, .. }) = model.fetch() else { unreachable!() };
 /// assert_eq!(repo, "sentence-transformers/all-mpnet-base-v2");
-/// assert!(matches!(*source, HubProblem::Offline { .. }));
+/// assert!(matches!(source.downcast_ref(), Some(HubProblem::Offline { .. })));
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

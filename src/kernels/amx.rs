@@ -1,24 +1,17 @@
-//! AMX, as far as it is not a product: whether it is there and permitted, and the configuration of a thread's tile registers.
+//! The permission to use AMX, and the configuration of a thread's tile registers.
 //!
 //! Linux gives the tile registers to a process that asks for them, for good: from then on it refuses alternate signal stacks
-//! that are too small for their contents. So looking for AMX asks nothing ([`is_there`]); the first product that is to
-//! use it does ([`permission`]).
+//! that are too small for their contents. So detection asks nothing (`cpuid.rs`); loading a model for AMX does
+//! ([`permission`]).
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; for the permission, the Linux
 //! kernel's `Documentation/arch/x86/xstate.rst`.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::io;
 use std::sync::OnceLock;
 
 use super::simd::Amx;
-
-/// Whether the processor has AMX with bf16 and 8-bit products and the shape of tile registers that the kernels are written
-/// for, and the operating system saves them. Only Linux is known to give them to a process. Nothing is asked of it.
-pub(super) fn is_there() -> bool {
-    cfg!(target_os = "linux") && has_instructions() && is_enabled()
-}
 
 /// Asks for the permission to use the tile registers, once for the life of the process.
 ///
@@ -62,42 +55,6 @@ pub(super) struct Refusal(i32);
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         io::Error::from_raw_os_error(self.0).fmt(f)
-    }
-}
-
-#[allow(unused_unsafe, reason = "reading CPUID is safe from Rust 1.94 on")]
-#[allow(unsafe_code, reason = "reads CPUID: see the blocks")]
-fn has_instructions() -> bool {
-    const BF16: u32 = 1 << 22;
-    const TILE: u32 = 1 << 24;
-    const INT8: u32 = 1 << 25;
-    // SAFETY: every x86-64 processor has CPUID.
-    let (leaves, features) = unsafe { (__cpuid(0).eax, __cpuid_count(7, 0).edx) };
-    if leaves < 0x1D || features & (BF16 | TILE | INT8) != (BF16 | TILE | INT8) {
-        return false;
-    }
-    // SAFETY: as above. Leaf 1D describes the shapes, palette 1 the only one there is so far.
-    let (palettes, shape) = unsafe { (__cpuid_count(0x1D, 0).eax, __cpuid_count(0x1D, 1)) };
-    let (bytes_per_row, registers, rows) =
-        (shape.ebx & 0xFFFF, shape.ebx >> 16, shape.ecx & 0xFFFF);
-    palettes >= 1 && bytes_per_row == 64 && registers == 8 && rows == 16
-}
-
-/// Whether the operating system saves the tile registers when it switches threads.
-#[allow(unused_unsafe, reason = "reading CPUID is safe from Rust 1.94 on")]
-#[allow(unsafe_code, reason = "reads CPUID and XCR0: see the blocks")]
-fn is_enabled() -> bool {
-    const OSXSAVE: u32 = 1 << 27;
-    const TILE_CONFIGURATION_AND_DATA: u64 = 0b11 << 17;
-    #[target_feature(enable = "xsave")]
-    fn xcr0() -> u64 {
-        // SAFETY: `_xgetbv` asks for the feature, which is enabled here; register 0 is always there.
-        unsafe { _xgetbv(0) }
-    }
-    // SAFETY: every x86-64 processor has CPUID; XGETBV is there where OSXSAVE is set.
-    unsafe {
-        __cpuid(1).ecx & OSXSAVE != 0
-            && xcr0() & TILE_CONFIGURATION_AND_DATA == TILE_CONFIGURATION_AND_DATA
     }
 }
 
@@ -202,7 +159,7 @@ mod tests {
 
     #[test]
     fn without_amx_linux_refuses() {
-        if !is_there() {
+        if !crate::kernels::cpuid::has_amx() {
             assert!(permission().is_err());
         }
     }

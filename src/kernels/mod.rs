@@ -10,6 +10,8 @@
 pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod cpuid;
 mod distance;
 pub mod gemm;
 mod hamming;

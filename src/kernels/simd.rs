@@ -128,7 +128,7 @@ impl Amx {
     /// If this machine has it, and its operating system saves the tile registers. Nothing is asked of the system.
     #[must_use]
     pub fn detect() -> Option<Self> {
-        Self::beside_tiles().filter(|_| super::amx::is_there())
+        Self::beside_tiles().filter(|_| super::cpuid::has_amx())
     }
 
     /// The instruction sets that the kernels use beside the tile registers.

@@ -6,7 +6,7 @@
 //!                                  └ feed-forward
 //! ```
 //!
-//! What stands on top of the hidden states, and turns texts into answers, is in [`heads`].
+//! The heads, which turn hidden states into answers about a text, are in [`heads`](crate::heads).
 //!
 //! BERT's post-norm encoder, with one addition: a learned bias on every attention score that depends on the distance
 //! between the two tokens, from one small table shared by all layers.
@@ -18,7 +18,6 @@ mod attention;
 mod buffers;
 mod embeddings;
 mod encoder;
-pub mod heads;
 mod layer;
 mod monotony;
 mod pooler;

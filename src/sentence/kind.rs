@@ -24,7 +24,7 @@ pub(super) fn refuse_other_models(files: &ModelFiles) -> Result<()> {
     let is_null = kind.is_null() && settings.contains_key("model_type") && files.has(MODULES);
     if is_null || !(kind.is_null() || kind == "SentenceTransformer") {
         let advice = match kind.as_str() {
-            Some("CrossEncoder") => "load it with mpnet::model::heads::SequenceClassification",
+            Some("CrossEncoder") => "load it with mpnet::heads::SequenceClassification",
             Some(_) => "this crate does not have that kind",
             None => "leave the field out",
         };
@@ -56,7 +56,7 @@ fn warn_of_defaults(files: &ModelFiles) {
             directory,
             architecture,
             "there is no modules.json, and the model was trained for another task: its head is left out, and the mean of \
-             its hidden states taken as the embedding; mpnet::model::heads loads it with its head"
+             its hidden states taken as the embedding; mpnet::heads loads it with its head"
         ),
         None => tracing::warn!(
             directory,

@@ -7,7 +7,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::tokenizer::{Encoding, PostProcessor, TruncationDirection};
 
 use super::Tokenizer;
-use super::windows::{part, steps, steps_from_end};
+use super::steps::{steps, steps_from_end};
 use crate::error::{Error, Result};
 
 /// The ids of a text or pair, or of one window over it, special tokens included.
@@ -42,6 +42,30 @@ pub(super) struct Pieces<'c> {
 }
 
 impl Pieces<'_> {
+    /// The first `prompt` pieces, then those in `range`.
+    pub(super) fn part(&self, prompt: usize, range: Range<usize>) -> Self {
+        fn select<T: Clone>(of: &[T], prompt: usize, range: &Range<usize>) -> Vec<T> {
+            [&of[..prompt], &of[range.clone()]].concat()
+        }
+        macro_rules! select {
+            ($field:ident) => {
+                select(self.encoding.$field(), prompt, &range)
+            };
+        }
+        let encoding = Encoding::new(
+            select!(get_ids),
+            select!(get_type_ids),
+            select!(get_tokens),
+            select!(get_word_ids),
+            select!(get_offsets),
+            select!(get_special_tokens_mask),
+            select!(get_attention_mask),
+            Vec::new(),
+            Default::default(),
+        );
+        Pieces { encoding, ..*self }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.encoding.len()
     }
@@ -179,7 +203,7 @@ impl Tokenizer {
                 TruncationDirection::Right => steps(all, room, overlap).collect(),
                 TruncationDirection::Left => steps_from_end(all, room, overlap),
             };
-            ranges.into_iter().map(|range| part(&last, 0, range)).collect()
+            ranges.into_iter().map(|range| last.part(0, range)).collect()
         };
         let locate = |last| match fixed.clone() {
             Some(fixed) => self.locate(fixed, Some(last)),

@@ -8,6 +8,7 @@ mod build;
 mod located;
 mod settings;
 mod special;
+mod steps;
 mod windows;
 
 use std::any::Any;

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use tokenizers::tokenizer::{Encoding, TruncationDirection};
+use tokenizers::tokenizer::TruncationDirection;
 
 use super::Tokenizer;
 use super::located::{Characters, Located, Pieces, Place};
+use super::steps::steps;
 use crate::error::{Error, Result};
 
 /// How texts are made to fit a model.
@@ -108,7 +109,7 @@ impl Tokenizer {
         let ranges = fit.offsets.then(|| self.ranges(pieces.clone())).transpose();
         let ranges = ranges.map_err(failed)?;
         let window = |prompt: usize, range: Range<usize>| {
-            let part = part(&pieces, prompt, range.clone());
+            let part = pieces.part(prompt, range.clone());
             self.window(part, prompt, range, ranges.as_deref())
         };
         let (windows, dropped): (Vec<_>, _) = match fit.excess {
@@ -171,67 +172,9 @@ impl Tokenizer {
     }
 }
 
-/// Ranges of `room` that cover `all`, each beginning `stride` before the end of the one before it. The last is shorter.
-/// `stride` must be less than `room`.
-pub(super) fn steps(
-    all: Range<usize>,
-    room: usize,
-    stride: usize,
-) -> impl Iterator<Item = Range<usize>> {
-    let end = all.end;
-    let window = move |start: usize| start..end.min(start + room);
-    std::iter::successors(Some(window(all.start)), move |last| {
-        (last.end < end).then(|| window(last.end - stride))
-    })
-}
-
-/// As [`steps`], from the end of `all` on, as where texts are cut at their beginning: the first range is the shorter one.
-pub(super) fn steps_from_end(all: Range<usize>, room: usize, stride: usize) -> Vec<Range<usize>> {
-    let (start, end) = (all.start, all.end);
-    let mirrored = |range: Range<usize>| start + end - range.end..start + end - range.start;
-    let mut ranges: Vec<_> = steps(all, room, stride).map(mirrored).collect();
-    ranges.reverse();
-    ranges
-}
-
-/// The first `prompt` pieces, then those in `range`.
-pub(super) fn part<'c>(pieces: &Pieces<'c>, prompt: usize, range: Range<usize>) -> Pieces<'c> {
-    fn select<T: Clone>(of: &[T], prompt: usize, range: &Range<usize>) -> Vec<T> {
-        [&of[..prompt], &of[range.clone()]].concat()
-    }
-    macro_rules! select {
-        ($field:ident) => {
-            select(pieces.encoding.$field(), prompt, &range)
-        };
-    }
-    let encoding = Encoding::new(
-        select!(get_ids),
-        select!(get_type_ids),
-        select!(get_tokens),
-        select!(get_word_ids),
-        select!(get_offsets),
-        select!(get_special_tokens_mask),
-        select!(get_attention_mask),
-        Vec::new(),
-        Default::default(),
-    );
-    Pieces { encoding, ..*pieces }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn steps_cover_everything() {
-        let ranges = |all, room, stride| steps(all, room, stride).collect::<Vec<_>>();
-        assert_eq!(ranges(0..10, 4, 1), [0..4, 3..7, 6..10]);
-        assert_eq!(ranges(0..11, 4, 1), [0..4, 3..7, 6..10, 9..11]);
-        assert_eq!(ranges(2..8, 3, 0), [2..5, 5..8]);
-        assert_eq!(ranges(0..6, 4, 3), [0..4, 1..5, 2..6]);
-        assert_eq!(steps_from_end(0..10, 4, 1), [0..4, 3..7, 6..10]);
-        assert_eq!(steps_from_end(2..11, 4, 1), [2..5, 4..8, 7..11]);
-    }
 
     #[test]
     fn every_piece_is_kept_once() {

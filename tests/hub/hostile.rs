@@ -25,7 +25,9 @@ fn folders_of_modules_that_lead_elsewhere() {
         setup.hub.write("modules.json", modules.to_string());
         match setup.fetch() {
             Err(Error::Module { module, .. }) => assert_eq!(module, path),
-            Err(Error::Hub { source, .. }) => assert!(matches!(*source, HubProblem::Answer { .. })),
+            Err(Error::Hub { source, .. }) => {
+                assert!(matches!(source.downcast_ref(), Some(HubProblem::Answer { .. })));
+            }
             other => panic!("{path}: {other:?}"),
         }
         assert!(

@@ -111,7 +111,7 @@ fn problem<T>(result: mpnet::Result<T>) -> (HubProblem, String) {
     match result.map(drop).expect_err("there is no error") {
         Error::Hub { repo, revision, file, source } => {
             let shown = format!("{repo} {revision} {file}: {source}");
-            (*source, shown)
+            (*source.downcast().expect("a HubProblem"), shown)
         }
         error => panic!("another error: {error:?}"),
     }

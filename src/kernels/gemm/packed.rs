@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::element::{Element, copy_words, floats, is_packed, pair_rows, to_floats};
 use super::spread::Spread;
 #[cfg(target_arch = "x86_64")]
-use super::tile::transpose;
+use super::tile::{Tile, transpose};
 use super::words::{
     Encode, Format, PAIRS, REST_STEPS, Scaling, channel_scale, channel_scaling, encode,
     encode_pair_of_rows,
@@ -41,6 +41,10 @@ pub struct PackedMatrix {
     pub(super) rest: Values,
 }
 
+/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
+#[cfg(target_arch = "x86_64")]
+const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
+
 /// A [`PackedMatrix`], and how it is multiplied.
 #[derive(Debug, Clone, Copy)]
 pub struct Factor<'a> {
@@ -60,6 +64,16 @@ impl<'a> Factor<'a> {
     /// What rounding has left of the words at `place`, if they are multiplied with it, else nothing.
     pub(super) fn rest_in(self, place: Range<usize>) -> &'a [u32] {
         if self.in_full { &self.matrix.rest[place] } else { &[] }
+    }
+
+    /// The format in which the tiles of `simd` multiply with it: its own, or a wider one that it is expanded to.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn multiplied_as<S: Tile>(self, simd: S) -> Format {
+        match self.format {
+            Format::Int8 if self.in_full || self.depth() > DEEPEST_INT8 => Format::F32,
+            format => simd.tile_for(format),
+        }
     }
 
     /// What the rows that it is multiplied with are rounded to.

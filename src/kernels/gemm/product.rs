@@ -40,10 +40,6 @@ const FEW: usize = 48;
 #[cfg(target_arch = "x86_64")]
 const GROUP: usize = 4;
 
-/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
-#[cfg(target_arch = "x86_64")]
-const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
-
 /// A rectangle of a product: where it begins, and its elements.
 pub(super) struct Rectangle<'a, C> {
     pub(super) row: usize,
@@ -153,7 +149,7 @@ pub(super) struct Heights {
 
 #[cfg(target_arch = "x86_64")]
 fn heights<S: Tile>(simd: S, b: Factor) -> Heights {
-    let tile = multiplied_as(simd, b);
+    let tile = b.multiplied_as(simd);
     let words = b.words() * b.format.values_per_word() / tile.values_per_word();
     let rows = (S::BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
     let tiles = if S::WHOLE && tile == b.format { 2 } else { 64 / S::ROWS };
@@ -162,28 +158,6 @@ fn heights<S: Tile>(simd: S, b: Factor) -> Heights {
         tile: S::ROWS,
         least: tiles * S::ROWS,
         most: (rows / S::ROWS).max(1) * S::ROWS,
-    }
-}
-
-/// The format in which the tiles of `simd` multiply with `b`: its own, or a wider one that it is expanded to.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) fn multiplied_as<S: Tile>(simd: S, b: Factor) -> Format {
-    if b.format == Format::Int8 && (b.in_full || b.depth() > DEEPEST_INT8) {
-        Format::F32
-    } else {
-        tile_for(simd, b.format)
-    }
-}
-
-/// The tile for words of `format`.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn tile_for<S: Tile>(simd: S, format: Format) -> Format {
-    match format {
-        format if simd.has_tile(format) => format,
-        Format::Int8 if simd.has_tile(Format::Int16) => Format::Int16,
-        _ => Format::F32,
     }
 }
 
@@ -262,7 +236,7 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
     let Rectangle { column: first_column, mut out, .. } = rectangle;
     let ((m, n), columns, format) = (out.dim(), S::COLUMNS, matrix.format);
     let mut out = contiguous(&mut out);
-    let tile = multiplied_as(simd, matrix);
+    let tile = matrix.multiplied_as(simd);
     let per = format.values_per_word() / tile.values_per_word();
     let panel = matrix.words() * columns;
     let values: &[u32] = &matrix.values;
@@ -357,11 +331,11 @@ pub(super) fn register_multiply_adds(isa: Isa, format: Format, steps: usize) -> 
     match (isa, format, steps) {
         (Isa::Scalar(_), ..) => None,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2(simd), format, steps) => simd.multiply_adds(tile_for(simd, format), steps),
+        (Isa::Avx2(simd), format, steps) => simd.multiply_adds(simd.tile_for(format), steps),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(simd), format, steps) => simd.multiply_adds(tile_for(simd, format), steps),
+        (Isa::Avx512(simd), format, steps) => simd.multiply_adds(simd.tile_for(format), steps),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Amx(simd), format, steps) => simd.multiply_adds(tile_for(simd, format), steps),
+        (Isa::Amx(simd), format, steps) => simd.multiply_adds(simd.tile_for(format), steps),
     }
 }
 

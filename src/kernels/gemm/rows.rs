@@ -10,7 +10,6 @@ use crate::kernels::simd::{Kernel, Scalar};
 #[cfg(target_arch = "x86_64")]
 use {
     super::element::{copy_words, is_packed},
-    super::product::multiplied_as,
     super::tile::{DEPTH, Tile},
     super::words::Encode,
     crate::kernels::simd::{Amx, Avx2, Avx512},
@@ -85,7 +84,7 @@ impl<A: Element> Kernel<Scalar> for Pack<'_, '_, A> {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
-    let (format, tile) = (rows.b.format, multiplied_as(simd, rows.b));
+    let (format, tile) = (rows.b.format, rows.b.multiplied_as(simd));
     let (rounded, per) = (rows.b.rows_as(), tile.values_per_word());
     let length = rows.b.words() * format.values_per_word() / per;
     let height = rows.count.next_multiple_of(S::ROW_STEP);

@@ -151,6 +151,16 @@ pub(super) trait Tile: Copy {
     /// Whether there is a tile for words of this format.
     fn has_tile(self, format: Format) -> bool;
 
+    /// The format of the tile for words of `format`: the same, or a wider one that they are expanded to.
+    #[inline(always)]
+    fn tile_for(self, format: Format) -> Format {
+        match format {
+            format if self.has_tile(format) => format,
+            Format::Int8 if self.has_tile(Format::Int16) => Format::Int16,
+            _ => Format::F32,
+        }
+    }
+
     /// Puts this thread into the state that the tiles need, for as long as the value lives.
     fn state(self) -> Self::State;
 

@@ -34,15 +34,14 @@ mod sequence_classification;
 mod spans;
 mod token_classification;
 
+pub use aggregation::AggregationStrategy;
 pub use backbone::HeadOptions;
 pub use head_config::ProblemType;
 pub use masked_lm::{MaskFill, MaskedLM};
 pub use multiple_choice::MultipleChoice;
 pub use question_answering::{Answer, AnswerOptions, QuestionAnswering};
 pub use sequence_classification::{ClassificationFunction, LabelScore, SequenceClassification};
-pub use token_classification::{
-    AggregationStrategy, Entity, TokenClassification, TokenClassificationOptions,
-};
+pub use token_classification::{Entity, TokenClassification, TokenClassificationOptions};
 
 /// What all heads have: loading, and the parts below them. `$file`: the one of tests/data/heads for the examples.
 macro_rules! pretrained {
@@ -55,7 +54,7 @@ macro_rules! pretrained {
             ///
             /// ```
             #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
-            #[doc = concat!("use mpnet::model::heads::", stringify!($head), ";")]
+            #[doc = concat!("use mpnet::heads::", stringify!($head), ";")]
             ///
             #[doc = concat!("let model = ", stringify!($head), "::from_pretrained(files)?; // a directory, say \"models/a-model\"")]
             /// # Ok::<(), mpnet::Error>(())
@@ -76,7 +75,7 @@ macro_rules! pretrained {
             ///
             /// ```
             #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
-            #[doc = concat!("use mpnet::{Precision, model::heads::{HeadOptions, ", stringify!($head), "}};")]
+            #[doc = concat!("use mpnet::{Precision, heads::{HeadOptions, ", stringify!($head), "}};")]
             ///
             /// let options = HeadOptions::default().precision(Precision::Bf16);
             #[doc = concat!("let model = ", stringify!($head), "::from_pretrained_with(files, &options)?;")]
@@ -97,7 +96,7 @@ macro_rules! pretrained {
             ///
             /// ```
             #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
-            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(files)?;")]
+            #[doc = concat!("let model = mpnet::heads::", stringify!($head), "::from_pretrained(files)?;")]
             /// println!("{} layers", model.model().config().num_hidden_layers);
             /// # Ok::<(), mpnet::Error>(())
             /// ```
@@ -110,7 +109,7 @@ macro_rules! pretrained {
             ///
             /// ```
             #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]
-            #[doc = concat!("let model = mpnet::model::heads::", stringify!($head), "::from_pretrained(files)?;")]
+            #[doc = concat!("let model = mpnet::heads::", stringify!($head), "::from_pretrained(files)?;")]
             /// println!("{:?}", model.tokenizer().encode(&["a text"], 128)?);
             /// # Ok::<(), mpnet::Error>(())
             /// ```

@@ -15,7 +15,7 @@ use crate::nn::Linear;
 /// ```
 ///
 /// ```
-/// use mpnet::model::heads::MultipleChoice;
+/// use mpnet::heads::MultipleChoice;
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
 /// let model = MultipleChoice::from_pretrained(files)?; // a directory, say "models/mpnet-swag"
@@ -46,7 +46,7 @@ impl MultipleChoice {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
-    /// # let model = mpnet::model::heads::MultipleChoice::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MultipleChoice::from_pretrained(files)?;
     /// let question = "The people were";
     /// let pairs = [(question, "at home"), (question, "in the river")];
     /// let tokens = model.tokenizer().encode_pairs(&pairs, 128)?;
@@ -69,7 +69,7 @@ impl MultipleChoice {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
-    /// # let model = mpnet::model::heads::MultipleChoice::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MultipleChoice::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2, 2, 8, 2], [0, 7, 2, 2, 9, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
     /// assert_eq!(model.logits(hidden.view(), &batch, 2)?, model.forward(&batch, 2)?);
@@ -104,7 +104,7 @@ impl MultipleChoice {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
-    /// # let model = mpnet::model::heads::MultipleChoice::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MultipleChoice::from_pretrained(files)?;
     /// let scores = model.choose("The people were", &["at home", "in the river"])?;
     /// assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
     /// # Ok::<(), mpnet::Error>(())

@@ -4,8 +4,34 @@
 use std::ops::Range;
 
 use super::probability::argmax;
-use super::token_classification::AggregationStrategy;
 use crate::error::Result;
+
+/// How tokens become entities: `aggregation_strategy` of transformers' token-classification pipeline.
+///
+/// All but [`None`](Self::None) join neighbours of the same tag, which is the label without `B-` or `I-`; a label with `B-`
+/// begins an entity. An entity's score is the mean of those that were joined. As in the pipeline, a token begins a word if it
+/// has as many characters as the text under it, or is the unknown token; with a tokenizer that does not mark the pieces within
+/// a word (`##ing`), if there is a space at its beginning or before it.
+///
+/// ```
+/// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
+///
+/// let options = TokenClassificationOptions::default().aggregation(AggregationStrategy::First);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AggregationStrategy {
+    /// Every token is an entity.
+    #[default]
+    None,
+    /// Tokens are joined, also in the middle of a word.
+    Simple,
+    /// Words are joined; a word has the label of its first token.
+    First,
+    /// Words are joined; a word has the label of its most certain token.
+    Max,
+    /// Words are joined; the scores of a word's tokens are averaged.
+    Average,
+}
 
 /// A token and the probabilities of its labels.
 #[derive(Debug, Clone)]

@@ -23,7 +23,7 @@ use crate::nn::{LayerNorm, Linear};
 /// Of the published checkpoints `microsoft/mpnet-base` has this head; those of sentence-transformers do not.
 ///
 /// ```
-/// use mpnet::model::heads::MaskedLM;
+/// use mpnet::heads::MaskedLM;
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
 /// let model = MaskedLM::from_pretrained(files)?; // a directory, say "models/mpnet-base"
@@ -45,7 +45,7 @@ pub struct MaskedLM {
 ///
 /// ```
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
-/// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+/// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
 /// for fill in model.fill_mask("The <mask> was in the old house.", 3)? {
 ///     println!("{:.3} {:?}: {}", fill.score, fill.token_str, fill.sequence);
 /// }
@@ -99,7 +99,7 @@ impl MaskedLM {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
-    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
     /// let tokens = model.tokenizer().encode(&["the old <mask>"], 128)?;
     /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
     /// assert_eq!(logits.dim(), (5, 605));
@@ -120,7 +120,7 @@ impl MaskedLM {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
-    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 604, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
     /// let of_mask = model.logits(hidden.slice(mpnet::ndarray::s![1..2, ..]))?;
@@ -141,7 +141,7 @@ impl MaskedLM {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
-    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
     /// let text = format!("The {} was in the old house.", model.mask_token());
     /// assert_eq!(text, "The <mask> was in the old house.");
     /// # Ok::<(), mpnet::Error>(())
@@ -156,7 +156,7 @@ impl MaskedLM {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
-    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
     /// let fills = model.fill_mask("The <mask> was in the old house.", 3)?;
     /// assert_eq!(fills.len(), 3);
     /// assert!(fills[0].score >= fills[1].score);
@@ -181,7 +181,7 @@ impl MaskedLM {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
-    /// # let model = mpnet::model::heads::MaskedLM::from_pretrained(files)?;
+    /// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
     /// let fills = model.fill_masks("The <mask> was in the <mask> house.", 2)?;
     /// assert_eq!((fills.len(), fills[0].len()), (2, 2));
     /// # Ok::<(), mpnet::Error>(())

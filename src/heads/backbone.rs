@@ -17,7 +17,7 @@ use crate::tokenizer::{SpecialTokens, Tokenizer, Tokens, model_max_length};
 /// How a head and the encoder under it are loaded.
 ///
 /// ```
-/// use mpnet::{Precision, model::heads::HeadOptions};
+/// use mpnet::{Precision, heads::HeadOptions};
 ///
 /// let options = HeadOptions::default().precision(Precision::Bf16);
 /// ```
@@ -32,7 +32,7 @@ impl HeadOptions {
     /// The precision of weights and products, the head's too; [`Precision::F32`] unless set.
     ///
     /// ```
-    /// use mpnet::{Precision, model::heads::HeadOptions};
+    /// use mpnet::{Precision, heads::HeadOptions};
     ///
     /// let options = HeadOptions::default().precision(Precision::Int8);
     /// ```
@@ -44,7 +44,7 @@ impl HeadOptions {
     /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
     ///
     /// ```
-    /// use mpnet::{Isa, model::heads::HeadOptions};
+    /// use mpnet::{Isa, heads::HeadOptions};
     ///
     /// let options = HeadOptions::default().isa(Isa::best());
     /// ```

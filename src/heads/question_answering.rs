@@ -25,7 +25,7 @@ const DOC_STRIDE: usize = 128;
 /// ```
 ///
 /// ```
-/// use mpnet::model::heads::QuestionAnswering;
+/// use mpnet::heads::QuestionAnswering;
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
 /// let model = QuestionAnswering::from_pretrained(files)?; // a directory, say "models/mpnet-squad2"
@@ -43,7 +43,7 @@ pub struct QuestionAnswering {
 /// Options of [`QuestionAnswering::answer_with`], with the names and defaults of transformers' question-answering pipeline.
 ///
 /// ```
-/// use mpnet::model::heads::AnswerOptions;
+/// use mpnet::heads::AnswerOptions;
 ///
 /// let options = AnswerOptions::default().top_k(3).handle_impossible_answer(true);
 /// ```
@@ -75,7 +75,7 @@ impl AnswerOptions {
     /// How many answers, 1 unless set. There may be fewer.
     ///
     /// ```
-    /// let options = mpnet::model::heads::AnswerOptions::default().top_k(5);
+    /// let options = mpnet::heads::AnswerOptions::default().top_k(5);
     /// ```
     pub fn top_k(mut self, top_k: usize) -> Self {
         self.top_k = top_k;
@@ -85,7 +85,7 @@ impl AnswerOptions {
     /// The longest answer in tokens, 15 unless set.
     ///
     /// ```
-    /// let options = mpnet::model::heads::AnswerOptions::default().max_answer_len(30);
+    /// let options = mpnet::heads::AnswerOptions::default().max_answer_len(30);
     /// ```
     pub fn max_answer_len(mut self, tokens: usize) -> Self {
         self.max_answer_len = tokens;
@@ -96,7 +96,7 @@ impl AnswerOptions {
     /// less. A longer context is cut into windows, each with the whole question.
     ///
     /// ```
-    /// let options = mpnet::model::heads::AnswerOptions::default().max_seq_len(256);
+    /// let options = mpnet::heads::AnswerOptions::default().max_seq_len(256);
     /// ```
     pub fn max_seq_len(mut self, tokens: usize) -> Self {
         self.max_seq_len = Some(tokens);
@@ -107,7 +107,7 @@ impl AnswerOptions {
     /// of `max_seq_len`; and half of what the question leaves for the context, if that is too little for it.
     ///
     /// ```
-    /// let options = mpnet::model::heads::AnswerOptions::default().max_seq_len(128).doc_stride(32);
+    /// let options = mpnet::heads::AnswerOptions::default().max_seq_len(128).doc_stride(32);
     /// ```
     pub fn doc_stride(mut self, tokens: usize) -> Self {
         self.doc_stride = Some(tokens);
@@ -118,10 +118,10 @@ impl AnswerOptions {
     /// the lowest that any window gives it.
     ///
     /// ```
-    /// use mpnet::model::heads::AnswerOptions;
+    /// use mpnet::heads::AnswerOptions;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let options = AnswerOptions::default().handle_impossible_answer(true).top_k(20);
     /// let answers = model.answer_with("Where?", "In the old house.", &options)?;
     /// assert!(answers.iter().any(|answer| answer.is_impossible()));
@@ -135,7 +135,7 @@ impl AnswerOptions {
     /// Whether answers are widened to whole words, as they are unless set.
     ///
     /// ```
-    /// let options = mpnet::model::heads::AnswerOptions::default().align_to_words(false);
+    /// let options = mpnet::heads::AnswerOptions::default().align_to_words(false);
     /// ```
     pub fn align_to_words(mut self, align: bool) -> Self {
         self.align_to_words = align;
@@ -147,7 +147,7 @@ impl AnswerOptions {
 ///
 /// ```
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-/// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+/// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
 /// let answer = model.answer("Where were they?", "The people were in the old house.")?;
 /// println!("{:.3} {:?}, bytes {:?}", answer.score, answer.text, answer.range);
 /// # Ok::<(), mpnet::Error>(())
@@ -169,7 +169,7 @@ impl Answer {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let answer = model.answer("Where?", "In the old house.")?;
     /// assert!(!answer.is_impossible()); // nobody asked for that: see `handle_impossible_answer`
     /// # Ok::<(), mpnet::Error>(())
@@ -196,7 +196,7 @@ impl QuestionAnswering {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let pairs = [("Where were they?", "The people were in the old house.")];
     /// let tokens = model.tokenizer().encode_pairs(&pairs, 128)?;
     /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
@@ -218,7 +218,7 @@ impl QuestionAnswering {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
     /// assert_eq!(model.logits(hidden.view())?.dim(), (3, 2));
@@ -237,7 +237,7 @@ impl QuestionAnswering {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let context = "The people were in the old house.";
     /// let answer = model.answer("Where were they?", context)?;
     /// assert_eq!(answer.text, context[answer.range.clone()]);
@@ -258,10 +258,10 @@ impl QuestionAnswering {
     /// lie in the context are answers; the pipeline fills up with others, of score 0, where there are fewer than asked for.
     ///
     /// ```
-    /// use mpnet::model::heads::AnswerOptions;
+    /// use mpnet::heads::AnswerOptions;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("question_answering");
-    /// # let model = mpnet::model::heads::QuestionAnswering::from_pretrained(files)?;
+    /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let options = AnswerOptions::default().top_k(3).max_answer_len(5);
     /// let answers = model.answer_with("Where were they?", "The people were in the old house.", &options)?;
     /// assert!(answers.len() <= 3);

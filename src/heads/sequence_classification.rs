@@ -20,7 +20,7 @@ use crate::tokenizer::Tokens;
 /// ```
 ///
 /// ```
-/// use mpnet::model::heads::SequenceClassification;
+/// use mpnet::heads::SequenceClassification;
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
 /// let model = SequenceClassification::from_pretrained(files)?; // a directory, say "models/mpnet-sentiment"
@@ -47,10 +47,10 @@ pub struct SequenceClassification {
 /// What turns logits into scores: `function_to_apply` of transformers' text-classification pipeline.
 ///
 /// ```
-/// use mpnet::model::heads::ClassificationFunction;
+/// use mpnet::heads::ClassificationFunction;
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-/// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+/// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
 /// let model = model.function_to_apply(ClassificationFunction::Sigmoid);
 /// # Ok::<(), mpnet::Error>(())
 /// ```
@@ -90,7 +90,7 @@ impl ClassificationFunction {
 ///
 /// ```
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-/// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+/// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
 /// let best = &model.classify(&["What a day!"])?[0];
 /// assert_eq!(best.label, model.labels()[best.id]);
 /// # Ok::<(), mpnet::Error>(())
@@ -153,10 +153,10 @@ impl SequenceClassification {
     /// (`multi_label_classification`), softmax otherwise.
     ///
     /// ```
-    /// use mpnet::model::heads::ClassificationFunction;
+    /// use mpnet::heads::ClassificationFunction;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let model = model.function_to_apply(ClassificationFunction::None);
     /// println!("a logit: {}", model.classify(&["What a day!"])?[0].score);
     /// # Ok::<(), mpnet::Error>(())
@@ -174,7 +174,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// assert!(model.prompts().is_empty());
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -187,7 +187,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = || include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let load = || mpnet::model::heads::SequenceClassification::from_pretrained(files());
+    /// # let load = || mpnet::heads::SequenceClassification::from_pretrained(files());
     /// let (plain, prompted) = (load()?, load()?.prompt("the man: "));
     /// let scores = prompted.classify_pairs(&[("was here", "who is there")])?;
     /// assert_eq!(scores, plain.classify_pairs(&[("the man: was here", "who is there")])?);
@@ -203,7 +203,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// assert!(model.prompt_name("query").is_err()); // this model has no prompts
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -223,7 +223,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// assert_eq!(model.labels(), ["negative", "neutral", "positive"]);
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -236,7 +236,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// println!("{:?}", model.problem_type());
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -251,7 +251,7 @@ impl SequenceClassification {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let tokens = model.tokenizer().encode(&["What a day!"], 128)?;
     /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
     /// assert_eq!(logits.dim(), (1, 3));
@@ -272,7 +272,7 @@ impl SequenceClassification {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
     /// assert_eq!(model.logits(hidden.view(), &batch)?, model.forward(&batch)?);
@@ -293,7 +293,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let labels = model.classify(&["What a day!", "I was in the house."])?;
     /// assert_eq!(labels.len(), 2);
     /// println!("{} {:.3}", labels[0].label, labels[0].score);
@@ -312,7 +312,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let labels = model.classify_top_k(&["What a day!"], 3)?;
     /// let sum: f32 = labels[0].iter().map(|label| label.score).sum();
     /// assert!((sum - 1.0).abs() < 1e-6);
@@ -340,7 +340,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let labels = model.classify_pairs(&[("who was there?", "no one was there")])?;
     /// assert_eq!(labels.len(), 1);
     /// # Ok::<(), mpnet::Error>(())
@@ -360,7 +360,7 @@ impl SequenceClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-    /// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let labels = model.classify_pairs_top_k(&[("who was there?", "no one was there")], 2)?;
     /// assert!(labels[0][0].score >= labels[0][1].score);
     /// # Ok::<(), mpnet::Error>(())

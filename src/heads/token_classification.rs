@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::aggregation::{Piece, Tagged, aggregate, without_overlaps};
+use super::aggregation::{AggregationStrategy, Piece, Tagged, aggregate, without_overlaps};
 use super::backbone::{Backbone, Kind, Source};
 use super::probability::softmax;
 use crate::batch::Batch;
@@ -19,7 +19,7 @@ use crate::tokenizer::{Located, Tokens, WindowOptions};
 /// ```
 ///
 /// ```
-/// use mpnet::model::heads::{AggregationStrategy, TokenClassification, TokenClassificationOptions};
+/// use mpnet::heads::{AggregationStrategy, TokenClassification, TokenClassificationOptions};
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
 /// let model = TokenClassification::from_pretrained(files)?; // a directory, say "models/mpnet-ner"
@@ -37,37 +37,10 @@ pub struct TokenClassification {
     labels: Vec<String>,
 }
 
-/// How tokens become entities: `aggregation_strategy` of transformers' token-classification pipeline.
-///
-/// All but [`None`](Self::None) join neighbours of the same tag, which is the label without `B-` or `I-`; a label with `B-`
-/// begins an entity. An entity's score is the mean of those that were joined. As in the pipeline, a token begins a word if it
-/// has as many characters as the text under it, or is the unknown token; with a tokenizer that does not mark the pieces within
-/// a word (`##ing`), if there is a space at its beginning or before it.
-///
-/// ```
-/// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
-///
-/// let options = TokenClassificationOptions::default().aggregation(AggregationStrategy::First);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AggregationStrategy {
-    /// Every token is an entity.
-    #[default]
-    None,
-    /// Tokens are joined, also in the middle of a word.
-    Simple,
-    /// Words are joined; a word has the label of its first token.
-    First,
-    /// Words are joined; a word has the label of its most certain token.
-    Max,
-    /// Words are joined; the scores of a word's tokens are averaged.
-    Average,
-}
-
 /// Options of [`TokenClassification::classify_with`].
 ///
 /// ```
-/// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+/// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
 ///
 /// let options = TokenClassificationOptions::default()
 ///     .aggregation(AggregationStrategy::Average)
@@ -93,7 +66,7 @@ impl TokenClassificationOptions {
     /// How tokens become entities.
     ///
     /// ```
-    /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+    /// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
     ///
     /// let options = TokenClassificationOptions::default().aggregation(AggregationStrategy::Max);
     /// ```
@@ -105,7 +78,7 @@ impl TokenClassificationOptions {
     /// Labels that are left out of the result, `["O"]` unless set. Of entities, without `B-` and `I-`.
     ///
     /// ```
-    /// use mpnet::model::heads::TokenClassificationOptions;
+    /// use mpnet::heads::TokenClassificationOptions;
     ///
     /// let every_token = TokenClassificationOptions::default().ignore_labels::<String>([]);
     /// ```
@@ -118,7 +91,7 @@ impl TokenClassificationOptions {
     /// is kept. Without it such a text is an error. It needs an [`aggregation`](Self::aggregation).
     ///
     /// ```
-    /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+    /// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
     ///
     /// let options = TokenClassificationOptions::default()
     ///     .aggregation(AggregationStrategy::Simple)
@@ -134,7 +107,7 @@ impl TokenClassificationOptions {
 ///
 /// ```
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
-/// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+/// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
 /// let text = "He was in the old house.";
 /// for entity in model.classify(&[text])?.concat() {
 ///     assert!(text.get(entity.range.clone()).is_some());
@@ -170,7 +143,7 @@ impl TokenClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
-    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
     /// assert_eq!(model.labels(), ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]);
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -185,7 +158,7 @@ impl TokenClassification {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
-    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
     /// let tokens = model.tokenizer().encode(&["the old house"], 128)?;
     /// let logits = model.forward(&Batch::new(&tokens, model.model().config())?)?;
     /// assert_eq!(logits.dim(), (5, model.labels().len()));
@@ -206,7 +179,7 @@ impl TokenClassification {
     /// use mpnet::Batch;
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
-    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
     /// assert_eq!(model.logits(hidden.view())?, model.forward(&batch)?);
@@ -225,7 +198,7 @@ impl TokenClassification {
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
-    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
     /// let text = "He was in the old house.";
     /// for entity in &model.classify(&[text])?[0] {
     ///     println!("{} {:.3} {:?}", entity.label, entity.score, &text[entity.range.clone()]);
@@ -243,10 +216,10 @@ impl TokenClassification {
     /// The entities of each text, in the order in which they stand there. transformers' token-classification pipeline.
     ///
     /// ```
-    /// use mpnet::model::heads::{AggregationStrategy, TokenClassificationOptions};
+    /// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
     ///
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
-    /// # let model = mpnet::model::heads::TokenClassification::from_pretrained(files)?;
+    /// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
     /// let options = TokenClassificationOptions::default()
     ///     .aggregation(AggregationStrategy::First)
     ///     .stride(32); // a text of any length

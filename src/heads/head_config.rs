@@ -12,10 +12,10 @@ use crate::files::parse_json;
 /// What a sequence classification head was trained for: `problem_type` in `config.json`.
 ///
 /// ```
-/// use mpnet::model::heads::ProblemType;
+/// use mpnet::heads::ProblemType;
 ///
 /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
-/// # let model = mpnet::model::heads::SequenceClassification::from_pretrained(files)?;
+/// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
 /// assert_eq!(model.problem_type(), Some(ProblemType::SingleLabelClassification));
 /// # Ok::<(), mpnet::Error>(())
 /// ```
