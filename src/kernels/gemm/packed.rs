@@ -437,19 +437,13 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
                 };
                 encode(simd, format, scaling, row, words);
                 if integers {
-                    let bytes = words.iter().flat_map(|word| word.to_le_bytes());
-                    totals[j] += bytes.map(|byte| i32::from(byte as i8)).sum::<i32>();
+                    totals[j] += sum_of_bytes(words);
                 }
                 if keeps_rest {
                     let left = rest_of(row, words, scales[j]);
-                    let words = &mut staged_rest[j][..words.len()];
-                    encode(
-                        simd,
-                        format,
-                        channel_scaling(scales[j] / REST_STEPS),
-                        &left[..row.len()],
-                        words,
-                    );
+                    let (words, scale) =
+                        (&mut staged_rest[j][..words.len()], scales[j] / REST_STEPS);
+                    encode(simd, format, channel_scaling(scale), &left[..row.len()], words);
                 }
             }
             transpose(&staged[..columns], out);
@@ -466,13 +460,29 @@ impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel
 /// What rounding `row` to the integers in `words`, times `scale`, leaves of it.
 #[inline(always)]
 fn rest_of(row: &[f32], words: &[u32], scale: f32) -> [f32; 4 * PAIRS] {
+    // Loops of a length that the compiler knows become a few instructions each.
     let mut integers = [0_u32; PAIRS];
-    integers.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_le());
+    integers[..words.len()].copy_from_slice(words);
     let mut left = [0.0; 4 * PAIRS];
-    for ((left, x), &q) in left.iter_mut().zip(row).zip(integers.as_bytes()) {
-        *left = x - scale * f32::from(q as i8);
+    left[..row.len()].copy_from_slice(row);
+    for (left, word) in left.as_chunks_mut::<4>().0.iter_mut().zip(integers) {
+        let [a, b, c, d] = word.to_le_bytes();
+        left[0] -= scale * f32::from(a as i8);
+        left[1] -= scale * f32::from(b as i8);
+        left[2] -= scale * f32::from(c as i8);
+        left[3] -= scale * f32::from(d as i8);
     }
     left
+}
+
+/// The sum of the signed bytes in `words`.
+#[inline(always)]
+fn sum_of_bytes(words: &[u32]) -> i32 {
+    let mut sum = 0;
+    for &byte in words.as_bytes() {
+        sum += i32::from(byte as i8);
+    }
+    sum
 }
 
 /// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of `f32`s, or of bf16 that stay so.

@@ -40,7 +40,7 @@ impl Spread {
         let mut peaks = vec![0.0; rows.len()];
         let (pieces, factors) = (rows.par_chunks(ROWS).zip(peaks.par_chunks_mut(ROWS)), &factors);
         pieces.for_each(|(rows, peaks)| isa.run(Peaks { rows, factors, peaks }));
-        let repeated = repeated(rows, factors, &peaks);
+        let repeated = repeated(isa, rows, factors, &peaks);
         let balance = factors.iter().map(|factor| 1.0 / factor).collect();
         (Self { balance, repeated }, peaks)
     }
@@ -121,7 +121,7 @@ fn factors(isa: Isa, magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
 }
 
 /// The columns to repeat: time and again that of the weight which gives a row the coarsest steps of all rows.
-fn repeated(rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u32> {
+fn repeated(isa: Isa, rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u32> {
     let k = rows.first().map_or(0, |row| row.len());
     let count = Spread::repeats(k);
     let mut shares = if factors.is_empty() { vec![1.0; k] } else { factors.to_vec() };
@@ -132,9 +132,12 @@ fn repeated(rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u32> {
     let mut repeated = Vec::with_capacity(count);
     while repeated.len() < count {
         let Some(Coarse { peak: before, row }) = coarsest.pop() else { break };
-        let weights = rows[row].iter().zip(&shares).map(|(x, share)| (x * share).abs());
-        let largest = weights.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
-        let Some((column, peak)) = largest.filter(|&(_, peak)| peak > 0.0) else { break };
+        let mut largest = (0, 0.0);
+        isa.run(Largest { row: rows[row], shares: &shares, largest: &mut largest });
+        let (column, peak) = largest;
+        if peak <= 0.0 {
+            break;
+        }
         coarsest.push(Coarse { peak, row });
         // What another row had repeated may have made this one's steps finer: then it waits for its turn.
         if peak >= before || coarsest.peek().is_some_and(|first| first.row == row) {
@@ -190,6 +193,28 @@ impl<S: Simd> Kernel<S> for Peaks<'_> {
     }
 }
 
+/// The last column of the largest magnitude in a row whose values are multiplied by `shares`, and that magnitude.
+struct Largest<'a> {
+    row: &'a [f32],
+    shares: &'a [f32],
+    largest: &'a mut (usize, f32),
+}
+
+impl<S: Simd> Kernel<S> for Largest<'_> {
+    #[inline(always)]
+    fn run(self, _: S) {
+        let Self { row, shares, largest } = self;
+        let peak = peak(row, shares);
+        *largest = (0, peak);
+        for (column, (x, share)) in row.iter().zip(shares).enumerate().rev() {
+            if (x * share).abs() == peak {
+                largest.0 = column;
+                break;
+            }
+        }
+    }
+}
+
 /// What is largest so far in each column, or larger in one of some rows.
 struct LargerColumns<'a> {
     rows: &'a [&'a [f32]],
@@ -201,8 +226,10 @@ impl<S: Simd> Kernel<S> for LargerColumns<'_> {
     fn run(self, _: S) {
         let Self { rows, largest } = self;
         for row in rows {
-            let pairs = largest.iter_mut().zip(*row);
-            pairs.for_each(|(max, x)| *max = if x.abs() > *max { x.abs() } else { *max });
+            // A closure given to `for_each` would be compiled without the instructions.
+            for (max, x) in largest.iter_mut().zip(*row) {
+                *max = if x.abs() > *max { x.abs() } else { *max };
+            }
         }
     }
 }
@@ -213,15 +240,19 @@ fn peak(row: &[f32], factors: &[f32]) -> f32 {
     // A comparison keeps the old value where there is no number, and is one instruction, unlike `f32::max`.
     let larger = |a: f32, b: f32| if b.abs() > a { b.abs() } else { a };
     let mut peaks: Lanes = [0.0; LANES];
+    let (chunks, tail) = row.as_chunks();
+    let (others, last) = factors.as_chunks();
     if factors.is_empty() {
-        let (chunks, tail) = row.as_chunks();
-        chunks.iter().for_each(|&x| peaks = zip(peaks, x, larger));
+        for &x in chunks {
+            peaks = zip(peaks, x, larger);
+        }
         peaks = zip(peaks, filled_up(tail, 0.0), larger);
     } else {
-        for (row, factors) in row.chunks(LANES).zip(factors.chunks(LANES)) {
-            let (row, factors) = (filled_up(row, 0.0), filled_up(factors, 0.0));
-            peaks = zip(peaks, zip(row, factors, |x, factor| x * factor), larger);
+        for (&x, &factor) in chunks.iter().zip(others) {
+            peaks = zip(peaks, zip(x, factor, |x, factor| x * factor), larger);
         }
+        let rest = zip(filled_up(tail, 0.0), filled_up(last, 0.0), |x, factor| x * factor);
+        peaks = zip(peaks, rest, larger);
     }
     fold(peaks, larger)
 }
