@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Damaged, bits, pool, texts, tiny};
-use mpnet::model::Mpnet;
+use mpnet::model::{Mpnet, Placement};
 use mpnet::ndarray::{Axis, s};
 use mpnet::{
     Batch, Checkpoint, EncodeOptions, Error, Isa, ModelFiles, Overflow, Pooling, PoolingMode,
@@ -125,8 +125,8 @@ fn a_monotonous_text_in_a_batch_of_others() {
         // In full where it matters: nearer to f32 than the same model without what rounding has left.
         let full = SentenceEncoder::builder(tiny()).isa(isa).build().unwrap();
         let weights = Checkpoint::open(tiny()).unwrap();
-        let weights = weights.encoder().unwrap().on(isa).precision(Precision::Int8);
-        let without = Mpnet::load(&weights, config).unwrap();
+        let at = Placement::on(isa).precision(Precision::Int8);
+        let without = Mpnet::prepare(&weights.encoder().unwrap(), config, &at).unwrap();
         let distance = |model: &Mpnet, i: usize| {
             let batch = Batch::new(&[&texts[i]], config).unwrap();
             let difference =

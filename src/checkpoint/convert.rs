@@ -3,35 +3,14 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use zerocopy::{FromBytes, IntoBytes};
-
-use crate::kernels::memory::{Arena, Words};
+use zerocopy::FromBytes;
 
 /// Elements converted by one task: large enough to hide the cost of a task, small enough to share a
 /// tensor of 768 × 768 among several threads.
 const CHUNK: usize = 1 << 16;
 
-/// Converts little-endian elements of type `dtype` to `f32`; `None` if it is not a type for weights.
-///
-/// The bytes need no alignment: each element is assembled from its own bytes, which compiles to an unaligned
-/// load. `F64` is rounded to nearest; the other types convert exactly.
-pub(super) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let mut out = vec![0.0; elements(dtype, bytes)?];
-    convert(dtype, bytes, &mut out);
-    Some(out)
-}
-
-/// The same, as words of `arena`.
-pub(super) fn to_words(dtype: Dtype, bytes: &[u8], arena: &Arena) -> Option<Words> {
-    let fill = |words: &mut [u32]| {
-        let floats = <[f32]>::mut_from_bytes(words.as_mut_bytes());
-        convert(dtype, bytes, floats.expect("of the same size and alignment"));
-    };
-    Some(arena.words(elements(dtype, bytes)?, fill))
-}
-
 /// How many elements of type `dtype` there are; `None` if it is not a type for weights.
-fn elements(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
+pub(super) fn elements(dtype: Dtype, bytes: &[u8]) -> Option<usize> {
     match dtype {
         Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => {
             Some(bytes.len() / (dtype.bitsize() / 8))
@@ -46,8 +25,12 @@ pub(super) fn as_f32(dtype: Dtype, bytes: &[u8]) -> Option<&[f32]> {
     if same { <[f32]>::ref_from_bytes(bytes).ok() } else { None }
 }
 
-/// `out` has as many elements as there are.
-fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+/// Converts little-endian elements of type `dtype`, one for which [`elements`] is not `None`, to
+/// `f32`. `out` has as many elements as there are.
+///
+/// The bytes need no alignment: each element is assembled from its own bytes, which compiles to an
+/// unaligned load. `F64` is rounded to nearest; the other types convert exactly.
+pub(super) fn convert(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         Dtype::F16 => convert_by(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         Dtype::BF16 => convert_by(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
@@ -73,6 +56,12 @@ fn convert_by<const SIZE: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+        let mut out = vec![0.0; elements(dtype, bytes)?];
+        convert(dtype, bytes, &mut out);
+        Some(out)
+    }
 
     #[test]
     fn every_float_type_converts() {

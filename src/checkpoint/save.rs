@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -9,7 +10,8 @@ use half::{bf16, f16};
 use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensorError};
 
-use super::{Checkpoint, Found, convert, names};
+use super::source::{Elements, Source, Tensor};
+use super::{Checkpoint, names};
 use crate::error::{Error, Result};
 
 /// The type in which weights are stored in a file.
@@ -86,13 +88,13 @@ impl WeightDtype {
 }
 
 impl Checkpoint<'_> {
-    /// Writes the tensors of the MPNet encoder as the model alone has them, without prefix, heads and buffers. `tied`:
-    /// `tie_word_embeddings` of config.json.
+    /// Writes the tensors of the MPNet encoder as the model alone has them, without prefix, heads
+    /// and buffers. `tied`: `tie_word_embeddings` of config.json.
     pub(crate) fn save_encoder(&self, path: &Path, dtype: WeightDtype, tied: bool) -> Result<()> {
         let encoder = self.encoder()?.tied(tied);
         let stored = self.tensors.keys().chain(self.aliases.keys());
         let names: BTreeSet<String> = stored
-            .filter_map(|name| names::in_encoder(name, &encoder.prefix))
+            .filter_map(|name| names::in_encoder(name, encoder.prefix()))
             .chain([names::WORDS.to_owned()])
             .collect();
         let place = |name: String| match encoder.stored(&name) {
@@ -115,31 +117,53 @@ impl Checkpoint<'_> {
         for (name, new) in names {
             let info =
                 self.tensors.get(name).and_then(|t| self.shards[t.shard].metadata.info(name));
-            let info = info.ok_or_else(|| self.missing(name))?;
-            let found = self.find(name, &info.shape)?;
-            check(name, &found, dtype)?;
-            tensors.push((new, Converted { found, shape: &info.shape, dtype }));
+            let shape = &info.ok_or_else(|| self.missing(name))?.shape;
+            tensors.push((new, &shape[..], self.find(name, shape)?));
         }
-        // What transformers looks for before it loads a file.
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
-            SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
-            source => Error::Safetensors { file: path.display().to_string(), source },
-        })
+        save(path, dtype, tensors)
     }
 }
 
-/// Fails if the tensor is not of numbers, or one of them would become infinite.
-fn check(name: &str, found: &Found, dtype: WeightDtype) -> Result<()> {
-    if found.dtype == dtype.stored() {
+/// Writes tensors, each with its name and shape, to a safetensors file, one at a time. The file gets
+/// its name when it is complete.
+pub(crate) fn save(
+    path: &Path,
+    dtype: WeightDtype,
+    tensors: Vec<(String, &[usize], Tensor)>,
+) -> Result<()> {
+    for (name, _, tensor) in &tensors {
+        check(name, *tensor, dtype)?;
+    }
+    let converted = |(name, shape, tensor)| (name, Converted { tensor, shape, dtype });
+    let tensors = tensors.into_iter().map(converted);
+    // What transformers looks for before it loads a file.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let written = safetensors::serialize_to_file(tensors, Some(metadata), partial.as_ref());
+    let written = written.map_err(|error| match error {
+        SafeTensorError::IoError(source) => failed(source),
+        source => Error::Safetensors { file: path.display().to_string(), source },
+    });
+    let moved = written.and_then(|()| fs::rename(&partial, path).map_err(failed));
+    if moved.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&partial);
+    }
+    moved
+}
+
+/// Fails if the tensor does not consist of numbers, or one of them would become infinite.
+fn check(name: &str, tensor: Tensor, dtype: WeightDtype) -> Result<()> {
+    let same = match tensor.elements {
+        Elements::Floats(_) => dtype == WeightDtype::F32,
+        Elements::Bytes(stored, _) => stored == dtype.stored(),
+    };
+    if same {
         return Ok(());
     }
-    let values = convert::to_f32(found.dtype, found.bytes).ok_or_else(|| Error::TensorDtype {
-        name: name.to_owned(),
-        file: format!("`{}`", found.file),
-        found: format!("{:?}", found.dtype),
-    })?;
-    match values.iter().find(|x| x.is_finite() && !dtype.round(**x).is_finite()) {
+    match tensor.to_f32()?.iter().find(|x| x.is_finite() && !dtype.round(**x).is_finite()) {
         Some(x) => Err(Error::Option {
             option: "dtype",
             problem: format!("{} cannot hold {x}, which is in `{name}`", dtype.torch_name()),
@@ -148,9 +172,9 @@ fn check(name: &str, found: &Found, dtype: WeightDtype) -> Result<()> {
     }
 }
 
-/// A tensor that is converted when it is written, and forgotten.
+/// A tensor that is converted when it is written, and then forgotten.
 struct Converted<'c> {
-    found: Found<'c>,
+    tensor: Tensor<'c>,
     shape: &'c [usize],
     dtype: WeightDtype,
 }
@@ -165,12 +189,11 @@ impl View for Converted<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        if self.found.dtype == self.dtype() {
-            return Cow::Borrowed(self.found.bytes);
+        match self.tensor.elements {
+            Elements::Bytes(dtype, bytes) if dtype == self.dtype() => Cow::Borrowed(bytes),
+            // Checked before: it is a type that converts.
+            _ => Cow::Owned(self.dtype.bytes(&self.tensor.to_f32().unwrap_or_default())),
         }
-        // Checked before: it is a type that converts.
-        let values = convert::to_f32(self.found.dtype, self.found.bytes).unwrap_or_default();
-        Cow::Owned(self.dtype.bytes(&values))
     }
 
     fn data_len(&self) -> usize {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
-use crate::model::Mpnet;
+use crate::model::{Mpnet, Placement};
 use crate::tokenizer::{SpecialTokens, Tokenizer, Tokens, model_max_length};
 
 /// How a head and the encoder under it are loaded.
@@ -102,8 +102,7 @@ pub(super) struct Source<'s, 'a> {
     pub(super) config: Config,
     pub(super) head_config: HeadConfig,
     checkpoint: Checkpoint<'a>,
-    isa: Isa,
-    precision: Precision,
+    pub(super) at: Placement,
 }
 
 impl<'s, 'a> Source<'s, 'a> {
@@ -121,19 +120,19 @@ impl<'s, 'a> Source<'s, 'a> {
             head_config = head_config.with_activation(class, files.label(SETTINGS));
         }
         let checkpoint = Checkpoint::from_files(files, folder)?;
-        let precision = options.precision;
-        Ok(Self { files, cross_encoder, config, head_config, checkpoint, isa, precision })
+        let at = Placement::on(isa).precision(options.precision);
+        Ok(Self { files, cross_encoder, config, head_config, checkpoint, at })
     }
 
     /// Where the heads' tensors are: their names have no prefix, whatever those of the encoder have.
     pub(super) fn head(&self) -> Weights<'_> {
-        self.checkpoint.root().on(self.isa).precision(self.precision)
+        self.checkpoint.root()
     }
 
     /// Where the encoder's tensors are.
     pub(super) fn encoder(&self) -> Result<Weights<'_>> {
         let tied = self.config.tie_word_embeddings;
-        Ok(self.checkpoint.encoder()?.on(self.isa).precision(self.precision).tied(tied))
+        Ok(self.checkpoint.encoder()?.tied(tied))
     }
 
     /// Fails unless the checkpoint has this head. A multiple-choice head and one for tokens have the same names; what
@@ -171,7 +170,7 @@ impl<'s, 'a> Source<'s, 'a> {
                 tokenizer.check_vocabulary(self.config.vocab_size)?;
                 tokenizer.lowercase(do_lower_case)
             },
-            || Mpnet::load(&self.encoder()?, &self.config),
+            || Mpnet::prepare(&self.encoder()?, &self.config, &self.at),
         );
         let (model, tokenizer) = (model?, tokenizer?);
         self.checkpoint.warn_of_unused();

@@ -77,11 +77,11 @@ impl MaskedLM {
         let (own, tied) = (w.at("decoder"), source.config.tie_word_embeddings);
         let bias = if tied && !own.has("bias") { &w } else { &own }.vector("bias", v)?;
         let words = source.encoder()?.at("embeddings.word_embeddings");
-        let table =
-            if tied && !own.has("weight") { &words } else { &own }.borrow("weight", v, d)?;
-        let (dense, norm) =
-            (Linear::load(&w.at("dense"), d, d)?, LayerNorm::load(&w.at("layer_norm"), d, eps)?);
-        let decoder = Linear::new(&w, table.view(), bias);
+        let table = if tied && !own.has("weight") { &words } else { &own };
+        let (at, isa) = (&source.at, source.at.isa());
+        let dense = Linear::prepare(&w.at("dense"), (d, d), at)?;
+        let norm = LayerNorm::prepare(&w.at("layer_norm"), d, eps, isa)?;
+        let decoder = Linear::with_bias(table, d, bias, at)?;
         let backbone = source.backbone()?;
         let mask = &backbone.special.mask;
         let mask_id = backbone.tokenizer.token_id(mask).filter(|&id| (id as usize) < v);
@@ -133,8 +133,8 @@ impl MaskedLM {
     /// [`Error::Option`] if the width is not the model's.
     pub fn logits(&self, hidden: ArrayView2<f32>) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, None)?;
-        let x = self.norm.forward(self.dense.forward_activated(hidden, Activation::Gelu));
-        Ok(self.decoder.forward(x.view()))
+        let x = self.norm.forward(self.dense.forward(hidden, Activation::Gelu));
+        Ok(self.decoder.forward(x.view(), Activation::Identity))
     }
 
     /// The mask as it is written in a text: `<mask>` in all published models.

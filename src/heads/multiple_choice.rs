@@ -6,6 +6,7 @@ use super::backbone::{Backbone, Kind, Source};
 use super::probability::softmax;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 
 /// A score for each pair of question and choice: `MPNetForMultipleChoice`.
@@ -34,8 +35,11 @@ super::pretrained!(MultipleChoice, "multiple_choice");
 impl MultipleChoice {
     pub(super) fn load(source: &Source) -> Result<Self> {
         source.expect(Kind::MultipleChoice)?;
-        let classifier =
-            Linear::load(&source.head().at("classifier"), source.config.hidden_size, 1)?;
+        let classifier = Linear::prepare(
+            &source.head().at("classifier"),
+            (source.config.hidden_size, 1),
+            &source.at,
+        )?;
         Ok(Self { classifier, backbone: source.backbone()? })
     }
 
@@ -130,6 +134,7 @@ impl MultipleChoice {
     /// `hidden: [N, D]` → `[B, 1]`
     fn project(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Array2<f32> {
         let pooled = self.backbone.model.pooler_output(hidden, batch);
-        self.classifier.forward(pooled.expect("`load` asks for a pooler").view())
+        self.classifier
+            .forward(pooled.expect("`load` asks for a pooler").view(), Activation::Identity)
     }
 }

@@ -9,6 +9,7 @@ use super::backbone::{Backbone, Kind, Source};
 use super::spans::Candidates;
 use crate::batch::Batch;
 use crate::error::{Error, Result, at_least_one};
+use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 use crate::tokenizer::{Located, Place, Tokens, WindowOptions};
 
@@ -186,7 +187,7 @@ impl QuestionAnswering {
     pub(super) fn load(source: &Source) -> Result<Self> {
         source.expect(Kind::QuestionAnswering)?;
         let w = source.head().at("qa_outputs");
-        let qa_outputs = Linear::load(&w, source.config.hidden_size, 2)?;
+        let qa_outputs = Linear::prepare(&w, (source.config.hidden_size, 2), &source.at)?;
         Ok(Self { qa_outputs, backbone: source.backbone()? })
     }
 
@@ -230,7 +231,7 @@ impl QuestionAnswering {
     /// [`Error::Option`] if the width is not the model's.
     pub fn logits(&self, hidden: ArrayView2<f32>) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, None)?;
-        Ok(self.qa_outputs.forward(hidden))
+        Ok(self.qa_outputs.forward(hidden, Activation::Identity))
     }
 
     /// The likeliest answer to `question` in `context`.
@@ -283,7 +284,9 @@ impl QuestionAnswering {
         let windows = self.windows(question, context, options)?;
         let tokens: Vec<Tokens> =
             windows.iter().map(|window| Tokens { ids: window.ids.clone(), dropped: 0 }).collect();
-        let logits = self.backbone.per_token(&tokens, |hidden| self.qa_outputs.forward(hidden))?;
+        let logits = self
+            .backbone
+            .per_token(&tokens, |hidden| self.qa_outputs.forward(hidden, Activation::Identity))?;
         let mut answers = Answers::default();
         let mut impossible = f64::INFINITY;
         let cls = self.backbone.tokenizer.token_id(&self.backbone.special.cls);

@@ -112,9 +112,10 @@ impl SequenceClassification {
     pub(super) fn load(source: &Source) -> Result<Self> {
         source.expect(Kind::SequenceClassification)?;
         let (d, w) = (source.config.hidden_size, source.head().at("classifier"));
-        let dense = Linear::load(&w.at("dense"), d, d)?;
-        let (out_proj, labels) =
-            source.head_config.labelled(|c| Linear::load(&w.at("out_proj"), d, c))?;
+        let dense = Linear::prepare(&w.at("dense"), (d, d), &source.at)?;
+        let (out_proj, labels) = source
+            .head_config
+            .labelled(|c| Linear::prepare(&w.at("out_proj"), (d, c), &source.at))?;
         let problem_type = source.head_config.problem_type;
         let saved = source.head_config.activation.as_ref();
         let function = match (saved, problem_type) {
@@ -394,8 +395,8 @@ impl SequenceClassification {
     /// `hidden: [N, D]` → `[B, C]`
     fn project(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Array2<f32> {
         let first = first_tokens(hidden, batch); // [B, D]
-        let x = self.dense.forward_activated(first.view(), Activation::Tanh); // [B, D]
-        self.out_proj.forward(x.view())
+        let x = self.dense.forward(first.view(), Activation::Tanh); // [B, D]
+        self.out_proj.forward(x.view(), Activation::Identity)
     }
 
     fn rank(&self, tokens: &[Tokens], top_k: usize) -> Result<Vec<Vec<LabelScore>>> {

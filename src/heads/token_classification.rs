@@ -9,6 +9,7 @@ use super::backbone::{Backbone, Kind, Source};
 use super::probability::softmax;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 use crate::tokenizer::{Located, Tokens, WindowOptions};
 
@@ -135,7 +136,8 @@ impl TokenClassification {
     pub(super) fn load(source: &Source) -> Result<Self> {
         source.expect(Kind::TokenClassification)?;
         let (d, w) = (source.config.hidden_size, source.head().at("classifier"));
-        let (classifier, labels) = source.head_config.labelled(|c| Linear::load(&w, d, c))?;
+        let (classifier, labels) =
+            source.head_config.labelled(|c| Linear::prepare(&w, (d, c), &source.at))?;
         Ok(Self { classifier, labels, backbone: source.backbone()? })
     }
 
@@ -191,7 +193,7 @@ impl TokenClassification {
     /// [`Error::Option`] if the width is not the model's.
     pub fn logits(&self, hidden: ArrayView2<f32>) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, None)?;
-        Ok(self.classifier.forward(hidden))
+        Ok(self.classifier.forward(hidden, Activation::Identity))
     }
 
     /// The tokens of each text whose label is not `O`. For entities see [`classify_with`](Self::classify_with).
@@ -251,7 +253,9 @@ impl TokenClassification {
             .flatten()
             .map(|window| Tokens { ids: window.ids.clone(), dropped: 0 })
             .collect();
-        let logits = self.backbone.per_token(&tokens, |hidden| self.classifier.forward(hidden))?;
+        let logits = self
+            .backbone
+            .per_token(&tokens, |hidden| self.classifier.forward(hidden, Activation::Identity))?;
         let mut logits = logits.into_iter();
         let mut out = Vec::with_capacity(texts.len());
         for (text, windows) in texts.iter().zip(&windows) {

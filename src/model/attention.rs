@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use half::bf16;
-use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut2, Axis, s};
 
-use super::buffers::Buffers;
+use super::buffers::Buffer;
+use super::pass::Pass;
+use super::plan::Plan;
 use super::position_bias::PositionBias;
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
@@ -15,8 +17,8 @@ use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Element, PackedMatrix, matmul};
 use crate::kernels::isa::Isa;
-use crate::kernels::{Precision, Team, softmax};
-use crate::nn::{Arithmetic, LayerNorm, Linear, Source};
+use crate::kernels::{Precision, softmax};
+use crate::nn::{Arithmetic, LayerNorm, Linear, Placement, Rounding, Smoothing};
 
 /// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
 const QUERIES: usize = 64;
@@ -34,7 +36,7 @@ pub(super) struct SelfAttention {
     norm: LayerNorm,
     heads: usize,
     isa: Isa,
-    /// Of the products with keys and values, and of all that is between two products.
+    /// The precision of products with keys and values, and of activations between two products.
     precision: Precision,
 }
 
@@ -48,44 +50,58 @@ struct Head<'a, E> {
 }
 
 impl SelfAttention {
-    /// `input` is what makes the layer's input.
-    pub(super) fn load(w: &Weights, config: &Config, input: Source) -> Result<Self> {
+    /// `input` tells how large the columns of the layer's input are.
+    pub(super) fn prepare(
+        w: &Weights,
+        config: &Config,
+        plan: &Plan,
+        at: &Placement,
+        input: Smoothing,
+        keeps_rest: bool,
+    ) -> Result<Self> {
         let d = config.hidden_size;
-        let attn = w.at("attn");
-        let (q, k, v) = (attn.at("q"), attn.at("k"), attn.at("v"));
+        let [q, k, v] = plan.fused.map(|name| w.at(name));
+        let smoothed = plan.fused.iter().all(|name| plan.smoothed.contains(name));
+        let rounding = Rounding { smoothing: smoothed.then_some(input), keeps_rest };
+        let output = Rounding { smoothing: None, keeps_rest };
         Ok(Self {
-            query_key_value: Linear::load_after(input, &[&q, &k, &v], d, d)?,
-            output: Linear::load(&attn.at("o"), d, d)?,
-            norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
+            query_key_value: Linear::fused(&[&q, &k, &v], (d, d), at, rounding)?,
+            output: Linear::fused(&[&w.at("attn.o")], (d, d), at, output)?,
+            norm: LayerNorm::prepare(&w.at("LayerNorm"), d, config.layer_norm_eps, at.isa())?,
             heads: config.num_attention_heads,
-            isa: w.isa(),
-            precision: w.between(),
+            isa: at.isa(),
+            precision: plan.attention,
         })
     }
 
-    /// What makes its result.
+    /// The LayerNorm of the result.
     pub(super) fn norm(&self) -> &LayerNorm {
         &self.norm
     }
 
-    /// `buffers.hidden`, `[N, D]` → `buffers.attended`, `[N, D]`
+    /// `x: [N, D]` → `out: [N, D]`
     pub(super) fn forward(
         &self,
-        team: &Team,
-        arithmetic: Arithmetic,
-        buffers: &mut Buffers,
-        batch: &Batch,
-        bias: &PositionBias,
+        pass: Pass,
+        x: ArrayView2<f32>,
+        out: ArrayViewMut2<f32>,
+        qkv: &mut Buffer,
+        context: &mut Buffer,
     ) {
-        match self.precision(arithmetic) {
+        let (n, d) = x.dim();
+        match self.precision(pass.arithmetic) {
             Precision::Bf16 => {
-                self.forward_between::<bf16>(team, arithmetic, buffers, batch, bias);
+                let (qkv, context) = (qkv.resized::<bf16>(n, 3 * d), context.resized(n, d));
+                self.forward_in(pass, x, out, qkv, context);
             }
-            _ => self.forward_between::<f32>(team, arithmetic, buffers, batch, bias),
+            _ => {
+                let (qkv, context) = (qkv.resized::<f32>(n, 3 * d), context.resized(n, d));
+                self.forward_in(pass, x, out, qkv, context);
+            }
         }
     }
 
-    /// Of its own products, those of queries with keys and of probabilities with values.
+    /// The precision of its products of queries with keys and of probabilities with values.
     fn precision(&self, arithmetic: Arithmetic) -> Precision {
         match arithmetic {
             Arithmetic::Reduced => self.precision,
@@ -93,46 +109,36 @@ impl SelfAttention {
         }
     }
 
-    /// As [`forward`](Self::forward), with `E`s between its products.
-    fn forward_between<E: Element>(
+    /// As [`forward`](Self::forward), with `qkv: [N, 3 D]` and `context: [N, D]`.
+    fn forward_in<E: Element>(
         &self,
-        team: &Team,
-        arithmetic: Arithmetic,
-        buffers: &mut Buffers,
-        batch: &Batch,
-        bias: &PositionBias,
+        Pass { team, batch, bias, arithmetic }: Pass,
+        x: ArrayView2<f32>,
+        mut out: ArrayViewMut2<f32>,
+        mut qkv: ArrayViewMut2<E>,
+        mut context: ArrayViewMut2<E>,
     ) {
-        let (n, d) = (batch.ids().len(), self.output.outputs());
-        let Buffers { hidden, qkv, context, attended, .. } = buffers;
-        let (hidden, mut qkv) = (hidden.room(n, d), qkv.room::<E>(n, 3 * d));
-        self.query_key_value.forward_into(
-            team,
-            arithmetic,
-            hidden.view(),
-            Activation::Identity,
-            qkv.view_mut(),
-        );
-        let (qkv, mut context) = (qkv.view(), context.room::<E>(n, d));
+        let none = Activation::Identity;
+        self.query_key_value.forward_into(team, arithmetic, x, none, qkv.view_mut());
+        let qkv = qkv.view();
         team.for_each(self.pieces(&mut context, batch), |(tokens, head, out)| {
             let mut scratch = Scratch::take(self.isa, self.precision(arithmetic));
             scratch.attend(self.head(qkv, tokens, head), bias, out);
             SCRATCH.set(Some(scratch));
         });
-        let mut attended = attended.room(n, d);
-        let activation = Activation::Identity;
-        self.output.forward_into(team, arithmetic, context.view(), activation, attended.view_mut());
-        self.norm.add_and_normalise(team, attended, hidden.view());
+        self.output.forward_into(team, arithmetic, context.view(), none, out.view_mut());
+        self.norm.add_and_normalise(team, out, x);
     }
 
-    /// The attention probabilities of each text, `[H, T, T]`.
+    /// The attention probabilities of each text, `[H, T, T]`, for the input `x: [N, D]`.
     pub(super) fn probabilities(
         &self,
-        arithmetic: Arithmetic,
+        Pass { team, batch, bias, arithmetic }: Pass,
         x: ArrayView2<f32>,
-        batch: &Batch,
-        bias: &PositionBias,
     ) -> Vec<Array3<f32>> {
-        let qkv = self.query_key_value.forward_by(arithmetic, x);
+        let mut qkv = Array2::<f32>::zeros((x.nrows(), self.query_key_value.outputs()));
+        let none = Activation::Identity;
+        self.query_key_value.forward_into(team, arithmetic, x, none, qkv.view_mut());
         let qkv = qkv.view();
         let of_text = |tokens: Range<usize>| {
             let mut scores = Array3::zeros((self.heads, tokens.len(), tokens.len()));

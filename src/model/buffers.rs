@@ -6,23 +6,30 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::kernels::gemm::Element;
 use crate::kernels::memory::Lines;
 
-/// The intermediate results of one layer, used again by the next one and by the next batch: `N · (6 D + F)` numbers, for the
-/// base model 30 KiB a token; 18 where all but two of them, the hidden states, are bf16.
+/// The hidden states and the intermediate activations of one layer, used again by the next layer and
+/// the next batch: `N · (6 D + F)` numbers. For the base model these are 30 KiB a token, or 18 where
+/// all but the hidden states before and after attention are bf16.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     /// The hidden states, `[N, D]`.
     pub(super) hidden: Buffer,
+    pub(super) layer: LayerBuffers,
+}
+
+/// The intermediate activations of one layer.
+#[derive(Debug, Default)]
+pub(super) struct LayerBuffers {
     /// Queries, keys and values, `[N, 3 D]`.
     pub(super) qkv: Buffer,
-    /// What attention gathers, `[N, D]`.
+    /// The values, weighted by attention, `[N, D]`.
     pub(super) context: Buffer,
     /// The hidden states after attention, `[N, D]`.
     pub(super) attended: Buffer,
-    /// The widened states inside the feed-forward network, `[N, F]`.
+    /// The expanded states inside the feed-forward network, `[N, F]`.
     pub(super) wide: Buffer,
 }
 
-/// A matrix that grows when it must, its rows one after another from the beginning of a cache line on.
+/// A matrix whose memory grows as needed and begins at a cache line.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     lines: Lines,
@@ -30,9 +37,13 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Room for `[rows, columns]`, with whatever in it; with what was there before if the columns are as many and the rows no
-    /// more.
-    pub(super) fn room<E: Element>(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, E> {
+    /// The matrix resized to `[rows, columns]`. Its elements are arbitrary, for the caller to
+    /// overwrite.
+    pub(super) fn resized<E: Element>(
+        &mut self,
+        rows: usize,
+        columns: usize,
+    ) -> ArrayViewMut2<'_, E> {
         self.columns = columns;
         let bytes = rows * columns * size_of::<E>();
         let words = bytes.div_ceil(size_of::<u32>());
@@ -44,7 +55,7 @@ impl Buffer {
         ArrayViewMut2::from_shape((rows, columns), numbers).expect("as long as it is wide")
     }
 
-    /// The first `rows` rows, of the numbers that there was room for.
+    /// The first `rows` rows, with elements of the type that the matrix was last resized for.
     pub(super) fn view<E: Element>(&self, rows: usize) -> ArrayView2<'_, E> {
         let bytes = rows * self.columns * size_of::<E>();
         let numbers = <[E]>::ref_from_bytes(&self.lines.as_bytes()[..bytes]);

@@ -2,12 +2,13 @@
 
 use ndarray::{ArrayViewMut2, Axis};
 
+use super::plan::Plan;
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
 use crate::kernels::Team;
-use crate::nn::{Embedding, LayerNorm, Source};
+use crate::nn::{Embedding, LayerNorm, Placement, Smoothing, TableFormat};
 
 /// The sum of a token's word and position embedding, normalised. There are no token types and no scale.
 #[derive(Debug)]
@@ -20,18 +21,28 @@ pub(super) struct Embeddings {
 }
 
 impl Embeddings {
-    pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
+    pub(super) fn prepare(
+        w: &Weights,
+        config: &Config,
+        plan: &Plan,
+        at: &Placement,
+    ) -> Result<Self> {
         let (v, p, d) = (config.vocab_size, config.max_position_embeddings, config.hidden_size);
         Ok(Self {
-            word: Embedding::load_large(&w.at("word_embeddings"), v, d)?,
-            position: Embedding::load(&w.at("position_embeddings"), p, d)?,
-            norm: LayerNorm::load(&w.at("LayerNorm"), d, config.layer_norm_eps)?,
+            word: Embedding::prepare(&w.at("word_embeddings"), (v, d), plan.word_embeddings, at)?,
+            position: Embedding::prepare(
+                &w.at("position_embeddings"),
+                (p, d),
+                TableFormat::F32,
+                at,
+            )?,
+            norm: LayerNorm::prepare(&w.at("LayerNorm"), d, config.layer_norm_eps, at.isa())?,
         })
     }
 
-    /// What makes its result.
-    pub(super) fn source(&self) -> Source<'_> {
-        Source { norm: &self.norm, peaks: &[] }
+    /// Tells how large the columns of the result are.
+    pub(super) fn smoothing(&self) -> Smoothing<'_> {
+        Smoothing { norm: &self.norm, peaks: &[] }
     }
 
     /// → `out: [N, D]`

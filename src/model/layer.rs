@@ -4,19 +4,19 @@ use half::bf16;
 use ndarray::{Array3, ArrayView2, ArrayViewMut2};
 
 use super::attention::SelfAttention;
-use super::buffers::Buffers;
-use super::position_bias::PositionBias;
-use crate::batch::Batch;
+use super::buffers::LayerBuffers;
+use super::pass::Pass;
+use super::plan::Plan;
 use crate::checkpoint::Weights;
 use crate::config::Config;
 use crate::error::Result;
+use crate::kernels::Precision;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::Element;
-use crate::kernels::{Precision, Team};
-use crate::nn::{Arithmetic, LayerNorm, Linear, Source};
+use crate::nn::{Arithmetic, LayerNorm, Linear, Placement, Rounding, Smoothing};
 
-/// Self-attention, then a feed-forward network; each adds its input back and normalises the sum ("post-norm", as in
-/// BERT).
+/// Self-attention, then a feed-forward network. Each adds its input back and normalises the sum
+/// ("post-norm", as in BERT).
 #[derive(Debug)]
 pub(super) struct EncoderLayer {
     attention: SelfAttention,
@@ -24,67 +24,75 @@ pub(super) struct EncoderLayer {
     activation: Activation,
     contract: Linear,
     norm: LayerNorm,
-    /// Of what is between the two products.
-    between: Precision,
+    /// The precision of the activations between the two products of the feed-forward network.
+    wide: Precision,
 }
 
 impl EncoderLayer {
-    /// `input` is what makes its input.
-    pub(super) fn load(w: &Weights, config: &Config, input: Source) -> Result<Self> {
+    /// `input` tells how large the columns of the layer's input are.
+    pub(super) fn prepare(
+        w: &Weights,
+        config: &Config,
+        plan: &Plan,
+        at: &Placement,
+        input: Smoothing,
+        keeps_rest: bool,
+    ) -> Result<Self> {
         let (d, f) = (config.hidden_size, config.intermediate_size);
-        let attention = SelfAttention::load(&w.at("attention"), config, input)?;
-        // What attention adds leaves the columns that are far from the mean where they are.
-        let attended = Source { norm: attention.norm(), ..input };
+        let attention =
+            SelfAttention::prepare(&w.at("attention"), config, plan, at, input, keeps_rest)?;
+        // Attention adds to its input, whose large columns stay where they are.
+        let attended = Smoothing { norm: attention.norm(), ..input };
+        let smoothing = plan.smoothed.contains(&"intermediate.dense").then_some(attended);
         let expand = w.at("intermediate.dense");
+        let expand = Linear::fused(&[&expand], (d, f), at, Rounding { smoothing, keeps_rest })?;
+        let rounding = Rounding { smoothing: None, keeps_rest };
         Ok(Self {
-            expand: Linear::load_after(attended, &[&expand], d, f)?,
             attention,
+            expand,
             activation: config.hidden_act,
-            contract: Linear::load(&w.at("output.dense"), f, d)?,
-            norm: LayerNorm::load(&w.at("output.LayerNorm"), d, config.layer_norm_eps)?,
-            between: w.between(),
+            contract: Linear::fused(&[&w.at("output.dense")], (f, d), at, rounding)?,
+            norm: LayerNorm::prepare(
+                &w.at("output.LayerNorm"),
+                d,
+                config.layer_norm_eps,
+                at.isa(),
+            )?,
+            wide: plan.attention,
         })
     }
 
-    /// What makes its output.
-    pub(super) fn source(&self) -> Source<'_> {
-        Source { norm: &self.norm, peaks: self.contract.peaks() }
+    /// Tells how large the columns of the layer's output are.
+    pub(super) fn smoothing(&self) -> Smoothing<'_> {
+        Smoothing { norm: &self.norm, peaks: self.contract.peaks() }
     }
 
-    /// Replaces the layer's input in `buffers.hidden`, `[N, D]`, by its output.
-    ///
-    /// It computes in full only if it can: see [`Weights::keeping_rest`].
+    /// `hidden: [N, D]` → `hidden`, in place.
     pub(super) fn forward(
         &self,
-        team: &Team,
-        arithmetic: Arithmetic,
-        buffers: &mut Buffers,
-        batch: &Batch,
-        bias: &PositionBias,
+        pass: Pass,
+        mut hidden: ArrayViewMut2<f32>,
+        buffers: &mut LayerBuffers,
     ) {
-        let (n, d, f) = (batch.ids().len(), self.contract.outputs(), self.expand.outputs());
-        let arithmetic = self.within(arithmetic);
-        self.attention.forward(team, arithmetic, buffers, batch, bias);
-        let Buffers { hidden, attended, wide, .. } = buffers;
-        let (attended, mut hidden) = (attended.room(n, d), hidden.room(n, d));
-        match self.between {
-            Precision::Bf16 if arithmetic == Arithmetic::Reduced => {
-                let wide = wide.room::<bf16>(n, f);
-                self.feed_forward(team, arithmetic, attended.view(), wide, hidden.view_mut());
+        let (n, d, f) = (hidden.nrows(), self.contract.outputs(), self.expand.outputs());
+        let pass = self.within(pass);
+        let LayerBuffers { qkv, context, attended, wide } = buffers;
+        let mut attended = attended.resized(n, d);
+        self.attention.forward(pass, hidden.view(), attended.view_mut(), qkv, context);
+        let (x, out) = (attended.view(), hidden.view_mut());
+        match self.wide {
+            Precision::Bf16 if pass.arithmetic == Arithmetic::Reduced => {
+                self.feed_forward(pass, x, wide.resized::<bf16>(n, f), out);
             }
-            _ => {
-                let wide = wide.room::<f32>(n, f);
-                self.feed_forward(team, arithmetic, attended.view(), wide, hidden.view_mut());
-            }
+            _ => self.feed_forward(pass, x, wide.resized::<f32>(n, f), out),
         }
-        self.norm.add_and_normalise(team, hidden, attended.view());
+        self.norm.add_and_normalise(pass.team, hidden, attended.view());
     }
 
-    /// `out = contract(activation(expand(x)))`, with what is between the two in `wide`, `[N, F]`.
+    /// `out = contract(activation(expand(x)))`; `x, out: [N, D]`, `wide: [N, F]`.
     fn feed_forward<E: Element>(
         &self,
-        team: &Team,
-        arithmetic: Arithmetic,
+        Pass { team, arithmetic, .. }: Pass,
         x: ArrayView2<f32>,
         mut wide: ArrayViewMut2<E>,
         out: ArrayViewMut2<f32>,
@@ -94,22 +102,20 @@ impl EncoderLayer {
     }
 
     /// The attention probabilities of each text, `[H, T, T]`, for the layer's input `x: [N, D]`.
-    pub(super) fn attentions(
-        &self,
-        arithmetic: Arithmetic,
-        x: ArrayView2<f32>,
-        batch: &Batch,
-        bias: &PositionBias,
-    ) -> Vec<Array3<f32>> {
-        self.attention.probabilities(self.within(arithmetic), x, batch, bias)
+    pub(super) fn attentions(&self, pass: Pass, x: ArrayView2<f32>) -> Vec<Array3<f32>> {
+        self.attention.probabilities(self.within(pass), x)
     }
 
-    /// Whether it can, though its weights are rounded to integers.
+    /// Whether the layer can compute in full though its weights are rounded to integers.
     pub(super) fn computes_in_full(&self) -> bool {
         self.expand.has_rest()
     }
 
-    fn within(&self, arithmetic: Arithmetic) -> Arithmetic {
-        if self.computes_in_full() { arithmetic } else { Arithmetic::Reduced }
+    /// The pass with an arithmetic that this layer can compute in.
+    fn within<'a>(&self, pass: Pass<'a>) -> Pass<'a> {
+        match self.computes_in_full() {
+            true => pass,
+            false => Pass { arithmetic: Arithmetic::Reduced, ..pass },
+        }
     }
 }

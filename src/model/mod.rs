@@ -20,6 +20,9 @@ mod embeddings;
 mod encoder;
 mod layer;
 mod monotony;
+mod parameters;
+mod pass;
+mod plan;
 mod pooler;
 mod position_bias;
 
@@ -32,9 +35,19 @@ use crate::error::Result;
 use crate::kernels::Team;
 use crate::nn::Arithmetic;
 
+pub use crate::nn::{
+    EmbeddingParameters, LayerNormParameters, LinearParameters, NamedParameters, Parameters,
+    Placement,
+};
 pub(crate) use buffers::Buffers;
 use embeddings::Embeddings;
 use encoder::Encoder;
+pub use parameters::{
+    AttentionParameters, DenseParameters, EmbeddingsParameters, EncoderParameters, LayerParameters,
+    MpnetParameters, OutputParameters, PoolerParameters, ProjectionParameters,
+};
+use pass::Pass;
+pub use plan::Plan;
 use pooler::Pooler;
 use position_bias::PositionBias;
 
@@ -55,6 +68,7 @@ use position_bias::PositionBias;
 #[derive(Debug)]
 pub struct Mpnet {
     config: Config,
+    plan: Plan,
     embeddings: Embeddings,
     position_bias: PositionBias,
     encoder: Encoder,
@@ -62,7 +76,8 @@ pub struct Mpnet {
 }
 
 impl Mpnet {
-    /// Reads the encoder's tensors at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds.
+    /// Prepares the model at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds, in
+    /// `f32`, for the instruction set that `MPNET_ISA` names, else the fastest of this machine.
     ///
     /// ```
     /// use mpnet::{Checkpoint, Config, model::Mpnet};
@@ -77,20 +92,71 @@ impl Mpnet {
     ///
     /// # Errors
     ///
+    /// As [`Placement::detect`] and [`prepare`](Self::prepare).
+    pub fn load(w: &Weights, config: &Config) -> Result<Self> {
+        Self::prepare(w, config, &Placement::detect()?)
+    }
+
+    /// Prepares the model from the parameters at `w`, a checkpoint's or
+    /// [those in memory](NamedParameters::root): the same parameters give the same bits.
+    ///
+    /// ```
+    /// use mpnet::model::{Mpnet, Placement};
+    /// use mpnet::{Checkpoint, Config, Precision};
+    ///
+    /// # let read = |name: &str| std::fs::read(format!("tests/data/tiny/{name}")).unwrap();
+    /// # let (weights, json) = (read("model.safetensors"), read("config.json"));
+    /// let config = Config::from_json(json, "config.json")?;
+    /// let at = Placement::detect()?.precision(Precision::Int8);
+    /// let model = Mpnet::prepare(&Checkpoint::from_bytes(&weights)?.encoder()?, &config, &at)?;
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
     /// [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::TensorShape`](crate::Error::TensorShape) or
     /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name; [`Error::Option`](crate::Error::Option) if the
-    /// operating system refuses the instruction set of `w`.
-    pub fn load(w: &Weights, config: &Config) -> Result<Self> {
-        w.isa().permitted()?;
+    /// operating system refuses the instruction set.
+    pub fn prepare(w: &Weights, config: &Config, at: &Placement) -> Result<Self> {
+        Self::prepare_by(w, config, Plan::new(config, at, false), at)
+    }
+
+    /// As [`prepare`](Self::prepare). In 8 bits the first layers keep the residuals of their weights,
+    /// with which monotonous texts are computed.
+    pub(crate) fn prepare_with_residuals(
+        w: &Weights,
+        config: &Config,
+        at: &Placement,
+    ) -> Result<Self> {
+        Self::prepare_by(w, config, Plan::new(config, at, true), at)
+    }
+
+    fn prepare_by(w: &Weights, config: &Config, plan: Plan, at: &Placement) -> Result<Self> {
+        at.isa().permitted()?;
         let w = &w.clone().tied(config.tie_word_embeddings);
-        let embeddings = Embeddings::load(&w.at("embeddings"), config)?;
+        let embeddings = Embeddings::prepare(&w.at("embeddings"), config, &plan, at)?;
+        let input = embeddings.smoothing();
         Ok(Self {
-            position_bias: PositionBias::load(&w.at("encoder.relative_attention_bias"), config)?,
-            encoder: Encoder::load(&w.at("encoder"), config, embeddings.source())?,
+            position_bias: PositionBias::prepare(&w.at("encoder.relative_attention_bias"), config)?,
+            encoder: Encoder::prepare(&w.at("encoder"), config, &plan, at, input)?,
             embeddings,
-            pooler: Pooler::load(&w.at("pooler"), config)?,
+            pooler: Pooler::prepare(&w.at("pooler"), config, at)?,
             config: config.clone(),
+            plan,
         })
+    }
+
+    /// The arithmetic of the model: the precision of each kind of product, and what is done about
+    /// rounding.
+    ///
+    /// ```
+    /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
+    /// println!("{:#?}", encoder.model().plan());
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The sizes that the model was loaded with.
@@ -142,7 +208,7 @@ impl Mpnet {
                     self.run(team, *arithmetic, part, buffers, |_| {});
                     scatter_tokens(part, buffers.hidden.view(part.ids().len()), batch, &mut hidden);
                 }
-                buffers.hidden.room(n, d).assign(&hidden);
+                buffers.hidden.resized(n, d).assign(&hidden);
             }
         }
         buffers.hidden.view(n)
@@ -164,12 +230,11 @@ impl Mpnet {
         mut visit: impl FnMut(ArrayView2<f32>),
     ) {
         let (n, d) = (batch.ids().len(), self.config.hidden_size);
-        self.embeddings.forward(team, batch, buffers.hidden.room(n, d));
-        visit(buffers.hidden.view(n));
-        let bias = &self.position_bias;
-        self.encoder.forward(team, arithmetic, buffers, batch, bias, |buffers| {
-            visit(buffers.hidden.view(n));
-        });
+        let mut hidden = buffers.hidden.resized(n, d);
+        self.embeddings.forward(team, batch, hidden.view_mut());
+        visit(hidden.view());
+        let pass = Pass { team, batch, bias: &self.position_bias, arithmetic };
+        self.encoder.forward(pass, hidden, &mut buffers.layer, visit);
     }
 
     /// The embeddings and the hidden states after each layer, `L + 1` arrays `[N, D]`.
@@ -228,7 +293,9 @@ impl Mpnet {
             self.run(&team, arithmetic, &part, &mut buffers, |hidden| {
                 states.push(hidden.to_owned());
             });
-            let of_part = self.encoder.attentions(arithmetic, &states, &part, &self.position_bias);
+            let bias = &self.position_bias;
+            let pass = Pass { team: &team, batch: &part, bias, arithmetic };
+            let of_part = self.encoder.attentions(pass, &states);
             for (all, of_part) in all.iter_mut().zip(of_part) {
                 part.texts().iter().zip(of_part).for_each(|(&text, scores)| all[text] = scores);
             }

@@ -26,7 +26,7 @@ pub(super) struct PositionBias {
 }
 
 impl PositionBias {
-    pub(super) fn load(w: &Weights, config: &Config) -> Result<Self> {
+    pub(super) fn prepare(w: &Weights, config: &Config) -> Result<Self> {
         let heads = config.num_attention_heads;
         let table = w.matrix("weight", NUM_BUCKETS, heads)?; // [32, H]
         let max_tokens = config.max_tokens();

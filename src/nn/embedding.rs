@@ -1,12 +1,37 @@
 //! [`Embedding`]: a vector for each number.
 
+use ndarray::Array2;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::{Placement, parameters};
 use crate::checkpoint::Weights;
 use crate::error::Result;
-use crate::kernels::Precision;
 use crate::kernels::gemm::nearest;
 use crate::kernels::memory::Words;
+
+parameters! {
+    /// The parameters of an embedding.
+    pub struct EmbeddingParameters {
+        /// `[count, width]`
+        weight: Array2<f32> = "weight",
+    }
+}
+
+impl EmbeddingParameters {
+    pub(crate) fn zeros(count: usize, width: usize) -> Self {
+        Self { weight: Array2::zeros((count, width)) }
+    }
+}
+
+/// What the vectors of an embedding are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableFormat {
+    /// 32 bits a number.
+    F32,
+    /// 16-bit integers with a scale for each vector. They are half the size, and their error, at
+    /// most 1/65534 of a vector's largest component, is far below that of 8-bit layers.
+    Int16,
+}
 
 /// A table of `count` vectors of `width`.
 #[derive(Debug, Clone)]
@@ -27,19 +52,20 @@ enum Table {
 const STEPS: f32 = i16::MAX as f32;
 
 impl Embedding {
-    /// Reads `weight` `[count, width]`, and keeps it as `f32`.
-    pub(crate) fn load(w: &Weights, count: usize, width: usize) -> Result<Self> {
-        Ok(Self { table: Table::Floats(w.table("weight", count, width)?), width })
-    }
-
-    /// As [`load`](Self::load), but to 16 bits where linear layers are rounded to 8. They are half the size, and their error, at most
-    /// 1/65534 of a vector's largest component, is nothing beside that of the layers.
-    pub(crate) fn load_large(w: &Weights, count: usize, width: usize) -> Result<Self> {
-        if w.precision_asked() != Precision::Int8 {
-            return Self::load(w, count, width);
-        }
-        let words = w.rounded_table("weight", (count, width), words_of(width), round)?;
-        Ok(Self { table: Table::Integers(words), width })
+    /// Prepares the table `weight` `[count, width]` at `w`.
+    pub(crate) fn prepare(
+        w: &Weights,
+        (count, width): (usize, usize),
+        format: TableFormat,
+        at: &Placement,
+    ) -> Result<Self> {
+        let table = match format {
+            TableFormat::F32 => Table::Floats(at.table(w, (count, width))?),
+            TableFormat::Int16 => {
+                Table::Integers(at.rounded_table(w, (count, width), words_of(width), round)?)
+            }
+        };
+        Ok(Self { table, width })
     }
 
     /// Adds the vector of `index` to `out`, `[width]`.

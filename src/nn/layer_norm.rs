@@ -1,9 +1,8 @@
 //! [`LayerNorm`]: each row to zero mean and unit variance, then a learned scale and shift.
 
-use std::iter;
-
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
 
+use super::parameters;
 use crate::checkpoint::Weights;
 use crate::error::Result;
 use crate::kernels::isa::Isa;
@@ -11,6 +10,22 @@ use crate::kernels::{Team, add_layer_norm, layer_norm};
 
 /// Rows normalised by one task: some 50 µs of work at the width of the base model.
 const ROWS: usize = 64;
+
+parameters! {
+    /// The parameters of a layer normalisation.
+    pub struct LayerNormParameters {
+        /// The gain, `[D]`.
+        weight: Array1<f32> = "weight",
+        /// `[D]`
+        bias: Array1<f32> = "bias",
+    }
+}
+
+impl LayerNormParameters {
+    pub(crate) fn zeros(d: usize) -> Self {
+        Self { weight: Array1::zeros(d), bias: Array1::zeros(d) }
+    }
+}
 
 /// Layer normalisation over the last axis.
 #[derive(Debug, Clone)]
@@ -30,27 +45,9 @@ impl LayerNorm {
     }
 
     /// Reads `weight` and `bias`, `[d]` each.
-    pub(crate) fn load(w: &Weights, d: usize, eps: f32) -> Result<Self> {
+    pub(crate) fn prepare(w: &Weights, d: usize, eps: f32, isa: Isa) -> Result<Self> {
         let (gain, bias) = (w.vector("weight", d)?, w.vector("bias", d)?);
-        Ok(Self { gain, bias, eps, isa: w.isa() })
-    }
-
-    /// How large the columns of its result are, `[D]`: so many standard deviations from 0, the mean counted. `peaks` `[D]` are
-    /// the largest weights behind each column of what it normalises; empty if they are not known.
-    ///
-    /// Most columns stay within three. A few have weights far above the others', and are far from the mean for some tokens;
-    /// no value of a row is further from its mean than `√D` standard deviations.
-    pub(crate) fn magnitudes(&self, peaks: &[f32]) -> Vec<f32> {
-        const USUAL: f32 = 3.0;
-        let most = (self.width() as f32).sqrt().max(USUAL);
-        let median = median(peaks);
-        let deviations = |peak: &f32| match median {
-            median if median > 0.0 => (peak / median).clamp(USUAL, most),
-            _ => USUAL,
-        };
-        let deviations = peaks.iter().map(deviations).chain(iter::repeat(USUAL));
-        let columns = self.gain.iter().zip(&self.bias).zip(deviations);
-        columns.map(|((gain, bias), times)| times * gain.abs() + bias.abs()).collect()
+        Ok(Self { gain, bias, eps, isa })
     }
 
     /// Normalises each row of `x: [N, D]`.
@@ -88,16 +85,10 @@ impl LayerNorm {
         layer_norm(self.isa, row, gain, bias, self.eps);
     }
 
-    fn parameters(&self) -> (&[f32], &[f32]) {
+    /// Gain and bias, `[D]` each.
+    pub(super) fn parameters(&self) -> (&[f32], &[f32]) {
         (self.gain.as_slice().expect(CONTIGUOUS), self.bias.as_slice().expect(CONTIGUOUS))
     }
-}
-
-/// The one in the middle; 0 if there are none.
-fn median(values: &[f32]) -> f32 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f32::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 const CONTIGUOUS: &str = "rows of an owned array are contiguous";

@@ -1,9 +1,19 @@
-//! The blocks of any transformer: [`Embedding`], [`Linear`], [`LayerNorm`].
+//! The blocks of any transformer, each a pair: parameters (named arrays of `f32`), and what products
+//! are computed with, prepared from them by a [`Placement`].
 
 mod embedding;
 mod layer_norm;
 mod linear;
+mod packed_file;
+mod parameters;
+mod placement;
 
-pub(crate) use embedding::Embedding;
+pub use embedding::EmbeddingParameters;
+pub(crate) use embedding::{Embedding, TableFormat};
 pub(crate) use layer_norm::LayerNorm;
-pub(crate) use linear::{Arithmetic, Linear, Source};
+pub use layer_norm::LayerNormParameters;
+pub use linear::LinearParameters;
+pub(crate) use linear::{Arithmetic, Linear, Rounding, Smoothing};
+pub use parameters::{NamedParameters, Parameters};
+pub(crate) use parameters::{fill, join, parameters};
+pub use placement::Placement;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result, at_least_one};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
-use crate::model::Mpnet;
+use crate::model::{Mpnet, MpnetParameters, NamedParameters, Placement};
 use crate::pooling::Pooling;
 use crate::similarity::Similarity;
 use crate::tokenizer::{Tokenizer, TokenizerSettings};
@@ -46,6 +46,7 @@ pub struct SentenceEncoderBuilder<'a> {
     similarity_fn: Option<Similarity>,
     truncate_dim: Option<usize>,
     packed_cache: Option<PathBuf>,
+    parameters: Option<&'a MpnetParameters>,
 }
 
 impl<'a> SentenceEncoderBuilder<'a> {
@@ -63,6 +64,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             similarity_fn: None,
             truncate_dim: None,
             packed_cache: None,
+            parameters: None,
         }
     }
 
@@ -244,6 +246,30 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
+    /// Takes the parameters of the transformer from memory, and everything else from the files, whose
+    /// weights are not read: for a model that is being trained.
+    ///
+    /// The encoder has the same bits as one that is loaded from these parameters after
+    /// [`MpnetParameters::save`]. It keeps its own copy, prepared for products: later changes of
+    /// the parameters do not reach it.
+    ///
+    /// ```
+    /// use mpnet::{SentenceEncoder, model::MpnetParameters};
+    ///
+    /// # let directory = std::path::Path::new("tests/data/tiny");
+    /// # let config = mpnet::Config::from_json(std::fs::read(directory.join("config.json")).unwrap(), "config.json")?;
+    /// let checkpoint = mpnet::Checkpoint::open(directory)?;
+    /// let mut parameters = MpnetParameters::load(&checkpoint.encoder()?, &config)?;
+    /// parameters.encoder.layer[0].output.dense.bias += 0.1;
+    /// let encoder = SentenceEncoder::builder(directory).parameters(&parameters).build()?;
+    /// # assert_ne!(encoder.encode(&["a"])?, SentenceEncoder::from_pretrained(directory)?.encode(&["a"])?);
+    /// # Ok::<(), mpnet::Error>(())
+    /// ```
+    pub fn parameters(mut self, parameters: &'a MpnetParameters) -> Self {
+        self.parameters = Some(parameters);
+        self
+    }
+
     /// Loads the model.
     ///
     /// ```
@@ -259,6 +285,12 @@ impl<'a> SentenceEncoderBuilder<'a> {
     /// [`Error::Option`] if an option contradicts the model.
     pub fn build(self) -> Result<SentenceEncoder> {
         let isa = Isa::choose(self.isa)?;
+        if self.parameters.is_some() && self.packed_cache.is_some() {
+            return Err(Error::Option {
+                option: "packed_cache",
+                problem: "is for weights of a file, not for parameters in memory".to_owned(),
+            });
+        }
         at_least_one("tokens_per_batch", self.tokens_per_batch)?;
         self.files.check()?;
         refuse_other_models(&self.files)?;
@@ -292,14 +324,18 @@ impl<'a> SentenceEncoderBuilder<'a> {
                 Ok(tokenizer.called_with(text.adds_special_tokens, text.splits_special_tokens))
             },
             || {
-                let mut checkpoint = Checkpoint::from_files(&self.files, folder)?;
-                if let Some(file) = &self.packed_cache {
-                    checkpoint = checkpoint.with_packed_file(file, isa, self.precision)?;
+                let mut at = Placement::on(isa).precision(self.precision);
+                if let Some(parameters) = self.parameters {
+                    let named = NamedParameters::new(parameters);
+                    return Mpnet::prepare_with_residuals(&named.root(), config, &at);
                 }
-                let weights = checkpoint.encoder()?.on(isa).precision(self.precision);
-                let model = Mpnet::load(&weights.keeping_rest(true), config)?;
+                let checkpoint = Checkpoint::from_files(&self.files, folder)?;
+                if let Some(file) = &self.packed_cache {
+                    at = at.with_file(file, || checkpoint.digest())?;
+                }
+                let model = Mpnet::prepare_with_residuals(&checkpoint.encoder()?, config, &at)?;
                 checkpoint.warn_of_unused();
-                checkpoint.save_packed()?;
+                at.save()?;
                 Ok::<_, Error>(model)
             },
         );
@@ -313,6 +349,7 @@ impl<'a> SentenceEncoderBuilder<'a> {
             modules: pipeline.modules,
             dim: pipeline.dim,
             settings,
+            saves_files: self.parameters.is_none(),
             files: self.files.kept(),
             folder: pipeline.folder,
             transformer: pipeline.transformer,

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::files::{ModelFiles, is_true};
 use crate::kernels::activation::Activation;
 use crate::kernels::isa::Isa;
-use crate::nn::Linear;
+use crate::nn::{Linear, Placement};
+use ndarray::Array1;
 
 /// `activation(x · Wᵀ + b)`, and `x` added if the module has a residual path.
 #[derive(Debug)]
@@ -72,19 +73,17 @@ impl Dense {
         let has_bias = fields.get("bias").is_none_or(|bias| is_true(Some(bias)));
         let has_residual = is_true(fields.get("use_residual"));
         let checkpoint = Checkpoint::from_files(files, folder)?;
-        let w = checkpoint.root().on(isa);
-        let linear = if has_bias {
-            Linear::load(&w.at("linear"), input, output)?
-        } else {
-            Linear::load_without_bias(&w.at("linear"), input, output)?
+        let (w, at) = (checkpoint.root(), Placement::on(isa));
+        let without_bias =
+            |name: &str| Linear::with_bias(&w.at(name), input, Array1::zeros(output), &at);
+        let linear = match has_bias {
+            true => Linear::prepare(&w.at("linear"), (input, output), &at)?,
+            false => without_bias("linear")?,
         };
         let residual = match has_residual {
             false => Residual::None,
             true if input == output => Residual::Identity,
-            true => {
-                let linear = Linear::load_without_bias(&w.at("residual"), input, output)?;
-                Residual::Projected(Box::new(linear))
-            }
+            true => Residual::Projected(Box::new(without_bias("residual")?)),
         };
         Ok(Self { linear, activation, residual, output })
     }
@@ -95,11 +94,11 @@ impl Dense {
 
     /// `x: [B, in]` → `[B, out]`
     pub(super) fn forward(&self, x: Array2<f32>) -> Array2<f32> {
-        let y = self.linear.forward_activated(x.view(), self.activation);
+        let y = self.linear.forward(x.view(), self.activation);
         match &self.residual {
             Residual::None => y,
             Residual::Identity => y + x,
-            Residual::Projected(linear) => y + linear.forward(x.view()),
+            Residual::Projected(linear) => y + linear.forward(x.view(), Activation::Identity),
         }
     }
 }

@@ -70,6 +70,8 @@ pub struct SentenceEncoder {
     modules: Vec<Module>,
     dim: usize,
     settings: Settings,
+    /// Whether its weights are those of the files, so that saving may read them again.
+    saves_files: bool,
     /// Where it was loaded from, if that was a directory, and the transformer's folder there.
     files: Option<ModelFiles<'static>>,
     folder: String,

@@ -173,7 +173,7 @@ impl Pipeline {
                     check_dimension(files, &folder, dim)?;
                     let checkpoint = Checkpoint::from_files(files, &folder)?;
                     // torch's own default; the module's configuration has no field for it.
-                    let norm = LayerNorm::load(&checkpoint.root().on(isa).at("norm"), dim, 1e-5)?;
+                    let norm = LayerNorm::prepare(&checkpoint.root().at("norm"), dim, 1e-5, isa)?;
                     modules.push(Module::LayerNorm { norm, folder });
                 }
                 // Only active in training.

@@ -84,6 +84,12 @@ impl SentenceEncoder {
         dtype: WeightDtype,
     ) -> Result<()> {
         let (files, directory) = (files.into(), directory.as_ref());
+        if !self.saves_files {
+            let problem = "the encoder was made from parameters in memory, which it has not kept: \
+                           save those with MpnetParameters::save";
+            let problem = problem.to_owned();
+            return Err(Error::Save { path: directory.to_owned(), problem });
+        }
         if self.transformer.read_config(&files, &self.folder)? != *self.model.config() {
             let problem = "the files are not those that the encoder was loaded from".to_owned();
             return Err(Error::Save { path: directory.to_owned(), problem });
