@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2};
 
 use crate::config::{Config, PADDING_ID};
 use crate::error::{Error, Result};
@@ -302,7 +302,7 @@ impl Batch {
     /// for batch in Batch::by_length(&texts, encoder.model().config(), 100)? {
     ///     let lengths: Vec<f32> = batch.ranges().map(|tokens| tokens.len() as f32).collect();
     ///     let rows = Array2::from_shape_vec((batch.len(), 1), lengths).expect("a row for each text");
-    ///     batch.scatter(rows.view(), &mut out);
+    ///     batch.scatter(&rows, &mut out);
     /// }
     /// assert_eq!(out, arr2(&[[2.0], [3.0]]));
     /// # Ok::<(), mpnet::Error>(())
@@ -311,7 +311,7 @@ impl Batch {
     /// # Panics
     ///
     /// If `rows` has not `B` rows, or `out` no row for one of the texts.
-    pub fn scatter(&self, rows: ArrayView2<f32>, out: &mut Array2<f32>) {
+    pub fn scatter(&self, rows: &ArrayRef2<f32>, out: &mut Array2<f32>) {
         assert_eq!(rows.nrows(), self.len(), "one row a text");
         for (row, &text) in rows.rows().into_iter().zip(&self.texts) {
             out.row_mut(text).assign(&row);
@@ -372,7 +372,7 @@ mod tests {
         let batches = Batch::by_length(&tokens(&[1, 3, 2]), &config(), 100).unwrap();
         let mut out = Array2::zeros((3, 1));
         let rows = Array2::from_shape_vec((3, 1), vec![30.0, 20.0, 10.0]).unwrap();
-        batches[0].scatter(rows.view(), &mut out);
+        batches[0].scatter(&rows, &mut out);
         assert_eq!(out.into_raw_vec_and_offset().0, [10.0, 30.0, 20.0]);
     }
 

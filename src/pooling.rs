@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
+use ndarray::{Array2, ArrayRef2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use serde_json::{Map, Value};
 
 use crate::batch::Batch;
@@ -278,7 +278,7 @@ impl Pooling {
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
     /// let batch = Batch::new(&[[0, 7, 2]], encoder.model().config())?;
     /// let hidden = encoder.model().forward(&batch);
-    /// let pooled = Pooling::new([PoolingMode::Cls]).apply(hidden.view(), &batch, 0);
+    /// let pooled = Pooling::new([PoolingMode::Cls]).apply(&hidden, &batch, 0);
     /// assert_eq!(pooled.row(0), hidden.row(0));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -287,8 +287,8 @@ impl Pooling {
     ///
     /// If `hidden` has fewer rows than `batch` has tokens.
     #[must_use]
-    pub fn apply(&self, hidden: ArrayView2<f32>, batch: &Batch, prompt: usize) -> Array2<f32> {
-        self.apply_by(&Team::gather(), hidden, batch, prompt)
+    pub fn apply(&self, hidden: &ArrayRef2<f32>, batch: &Batch, prompt: usize) -> Array2<f32> {
+        self.apply_by(&Team::gather(), hidden.view(), batch, prompt)
     }
 
     /// As [`Pooling::apply`], by the threads of `team`.

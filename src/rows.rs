@@ -1,11 +1,11 @@
 //! What functions on embeddings ask of them: rows that have columns, one width, and numbers.
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use crate::error::{Error, Result};
 
 /// Fails with the first row that has a value that is infinite or not a number.
-pub(crate) fn finite(what: &'static str, embeddings: &ArrayView2<f32>) -> Result<()> {
+pub(crate) fn finite(what: &'static str, embeddings: &ArrayRef2<f32>) -> Result<()> {
     let rows = embeddings.as_standard_layout();
     let flat = rows.as_slice().expect("a standard layout is contiguous");
     match first_not_finite(flat, embeddings.ncols()) {

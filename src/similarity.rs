@@ -16,7 +16,7 @@
 
 use std::str::FromStr;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis, Zip};
 
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
@@ -100,7 +100,7 @@ impl Similarity {
     ///
     /// [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row with a value that is infinite or not a number,
     /// [`Error::Empty`] for rows without columns.
-    pub fn all(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<Array2<f32>> {
+    pub fn all(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         check(a, b)?;
         Ok(match self {
             Self::Cosine => cos_sim(a, b),
@@ -126,7 +126,7 @@ impl Similarity {
     /// # Errors
     ///
     /// As [`all`](Self::all), and [`Error::Input`] if the numbers of rows differ.
-    pub fn pairwise(self, a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<Array1<f32>> {
+    pub fn pairwise(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array1<f32>> {
         if a.nrows() != b.nrows() {
             let problem = format!("has {} rows, `a` has {}", b.nrows(), a.nrows());
             return Err(Error::Input { input: "b", problem });
@@ -142,7 +142,7 @@ impl Similarity {
 }
 
 /// What the methods of [`Similarity`] ask of two sets of embeddings.
-fn check(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<()> {
+fn check(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<()> {
     let (first, second) = ("the first embeddings", "the second embeddings");
     has_columns("columns of the first embeddings", a.dim())?;
     has_columns("columns of the second embeddings", b.dim())?;
@@ -154,14 +154,18 @@ fn check(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Result<()> {
 /// Below this a vector's length counts as this, so that the cosine with a vector of zeros is 0.
 pub(crate) const SMALLEST_NORM: f32 = 1e-12;
 
-/// The cosine of each row of `a` `[A, D]` with each row of `b` `[B, D]`: `[A, B]`. Rows need not have length 1.
+/// The cosine of each row of `a` `[A, D]` with each row of `b` `[B, D]`: `[A, B]`. Rows need not
+/// have length 1. Arrays, views and slices of arrays can be given alike.
 ///
 /// ```
-/// use mpnet::{ndarray::arr2, similarity::cos_sim};
+/// use mpnet::ndarray::{arr2, s};
+/// use mpnet::similarity::cos_sim;
 ///
 /// let a = arr2(&[[3.0_f32, 4.0]]);
 /// let b = arr2(&[[6.0_f32, 8.0], [-4.0, 3.0]]);
-/// let scores = cos_sim(&a.view(), &b.view());
+/// let scores = cos_sim(&a, &b);
+/// assert_eq!(scores, cos_sim(&a.view(), &b.view()));
+/// assert_eq!(scores.slice(s![.., ..1]), cos_sim(&a, &b.slice(s![..1, ..])));
 /// assert!((scores[[0, 0]] - 1.0).abs() < 1e-6 && scores[[0, 1]].abs() < 1e-6);
 /// ```
 ///
@@ -169,7 +173,7 @@ pub(crate) const SMALLEST_NORM: f32 = 1e-12;
 ///
 /// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
-pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+pub fn cos_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     dot_score(&normalized(a).view(), &normalized(b).view())
 }
 
@@ -186,7 +190,7 @@ pub fn cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
-pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+pub fn dot_score(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     assert_same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
     let b = PackedMatrix::new(Isa::exact(), Precision::F32, b.view());
@@ -208,7 +212,7 @@ pub fn dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
-pub fn euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+pub fn euclidean_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     each_pair(a, b, euclidean)
 }
 
@@ -225,7 +229,7 @@ pub fn euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// If the widths differ, where [`Similarity::all`] returns an error.
 #[must_use]
-pub fn manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
+pub fn manhattan_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     each_pair(a, b, manhattan)
 }
 
@@ -242,7 +246,7 @@ pub fn manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array2<f32> {
 ///
 /// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
-pub fn pairwise_cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+pub fn pairwise_cos_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array1<f32> {
     pairwise(&normalized(a).view(), &normalized(b).view(), |a, b| a.dot(&b))
 }
 
@@ -259,7 +263,7 @@ pub fn pairwise_cos_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32>
 ///
 /// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
-pub fn pairwise_dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+pub fn pairwise_dot_score(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array1<f32> {
     pairwise(a, b, |a, b| a.dot(&b))
 }
 
@@ -276,7 +280,7 @@ pub fn pairwise_dot_score(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f3
 ///
 /// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
-pub fn pairwise_euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+pub fn pairwise_euclidean_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array1<f32> {
     pairwise(a, b, euclidean)
 }
 
@@ -293,12 +297,12 @@ pub fn pairwise_euclidean_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array
 ///
 /// If the shapes differ, where [`Similarity::pairwise`] returns an error.
 #[must_use]
-pub fn pairwise_manhattan_sim(a: &ArrayView2<f32>, b: &ArrayView2<f32>) -> Array1<f32> {
+pub fn pairwise_manhattan_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array1<f32> {
     pairwise(a, b, manhattan)
 }
 
 /// Each row of `a` scaled to length 1; rows of zeros stay.
-pub(crate) fn normalized(a: &ArrayView2<f32>) -> Array2<f32> {
+pub(crate) fn normalized(a: &ArrayRef2<f32>) -> Array2<f32> {
     let mut a = a.as_standard_layout().into_owned();
     a.axis_iter_mut(Axis(0)).for_each(|mut row| {
         let norm = row.dot(&row).sqrt();
@@ -317,19 +321,19 @@ fn manhattan(a: ArrayView1<f32>, b: ArrayView1<f32>) -> f32 {
 
 type Score = fn(ArrayView1<f32>, ArrayView1<f32>) -> f32;
 
-fn each_pair(a: &ArrayView2<f32>, b: &ArrayView2<f32>, score: Score) -> Array2<f32> {
+fn each_pair(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, score: Score) -> Array2<f32> {
     assert_same_width(a, b);
     let mut scores = Array2::zeros((a.nrows(), b.nrows()));
     Zip::indexed(&mut scores).par_for_each(|(i, j), s| *s = score(a.row(i), b.row(j)));
     scores
 }
 
-fn pairwise(a: &ArrayView2<f32>, b: &ArrayView2<f32>, score: Score) -> Array1<f32> {
+fn pairwise(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>, score: Score) -> Array1<f32> {
     assert_eq!(a.dim(), b.dim(), "pairwise similarity: the shapes differ");
     a.rows().into_iter().zip(b.rows()).map(|(a, b)| score(a, b)).collect()
 }
 
-fn assert_same_width(a: &ArrayView2<f32>, b: &ArrayView2<f32>) {
+fn assert_same_width(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) {
     assert_eq!(a.ncols(), b.ncols(), "similarity: the widths differ");
 }
 

@@ -142,6 +142,17 @@ fn a_monotonous_text_in_a_batch_of_others() {
 }
 
 #[test]
+fn a_clone_shares_the_weights_and_gives_the_same() {
+    let encoder = encoder();
+    let clone = encoder.clone();
+    assert!(std::ptr::eq(encoder.model(), clone.model()), "the weights are copied");
+    assert!(std::ptr::eq(encoder.tokenizer(), clone.tokenizer()), "the tokenizer is copied");
+    let embeddings = encoder.encode(&["a man is eating food"]).unwrap();
+    drop(encoder);
+    assert_eq!(clone.encode(&["a man is eating food"]).unwrap(), embeddings);
+}
+
+#[test]
 fn no_texts_and_empty_texts() {
     let encoder = encoder();
     assert_eq!(encoder.encode::<&str>(&[]).unwrap().dim(), (0, 32));

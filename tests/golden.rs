@@ -137,7 +137,7 @@ fn every_stage_of_one_text() {
     let want = goldens.get("stages/position_bias");
     assert_near("position bias", bias.view().into_dyn(), want.view(), 0.0);
 
-    let pooled = model.pooler_output(states.last().unwrap().view(), &batch).unwrap();
+    let pooled = model.pooler_output(states.last().unwrap(), &batch).unwrap();
     let want = goldens.get("stages/pooler_output");
     assert_near("pooler", pooled.row(1).into_dyn(), want.view(), HIDDEN);
 }
@@ -184,9 +184,8 @@ fn every_pooling_mode() {
     };
     for name in &cases.modes {
         let pooling = Pooling::new(name.split('+').map(mode));
-        let with = pooling.apply(hidden.view(), &batch, cases.prompt_length);
-        let without =
-            pooling.include_prompt(false).apply(hidden.view(), &batch, cases.prompt_length);
+        let with = pooling.apply(&hidden, &batch, cases.prompt_length);
+        let without = pooling.include_prompt(false).apply(&hidden, &batch, cases.prompt_length);
         for (b, text) in cases.texts.iter().enumerate() {
             let want = goldens.get(&format!("pooling/{text}/{name}"));
             assert_near(name, with.row(b).into_dyn(), want.view(), tolerance(&want));
@@ -346,7 +345,7 @@ fn a_model_that_is_a_formula() {
     let batch = Batch::new(&ids, &config).unwrap();
     let states = model.hidden_states(&batch);
     let attentions = model.attentions(&batch);
-    let pooled = Pooling::default().apply(states.last().unwrap().view(), &batch, 0);
+    let pooled = Pooling::default().apply(states.last().unwrap(), &batch, 0);
     for (b, case) in file.alone.iter().enumerate() {
         for (layer, want) in case.hidden_states[0].iter().enumerate() {
             let want = Array2::from_shape_fn((want.len(), want[0].len()), |(i, j)| want[i][j]);

@@ -166,7 +166,7 @@ fn masked_lm_logits_on_every_instruction_set() {
         let want = mlm_logits();
         assert_close(&format!("{isa}"), got.view().into_dyn(), want.view(), allowed(isa, LOGIT));
         let hidden = head.model().forward(&batch).select(Axis(0), &places);
-        assert_eq!(head.logits(hidden.view()).unwrap(), got, "any rows of the hidden states");
+        assert_eq!(head.logits(&hidden).unwrap(), got, "any rows of the hidden states");
     }
 }
 
@@ -286,7 +286,7 @@ fn sequence_classification_logits_and_labels() {
         assert_near(&format!("text {i}"), got.into_dyn(), aview1(&want).into_dyn(), LOGIT);
     }
     let hidden = head.model().forward(&batch);
-    assert_eq!(head.logits(hidden.view(), &batch).unwrap(), got);
+    assert_eq!(head.logits(&hidden, &batch).unwrap(), got);
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn token_classification_logits() {
         let want = rows(&golden["logits"][i]);
         assert_near(&format!("text {i}"), got.into_dyn(), want.view(), LOGIT);
     }
-    assert_eq!(head.logits(head.model().forward(&batch).view()).unwrap(), got);
+    assert_eq!(head.logits(&head.model().forward(&batch)).unwrap(), got);
     assert_eq!(head.labels(), ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]);
 }
 
@@ -572,7 +572,7 @@ fn question_answering_logits() {
         let want = rows(&golden["logits"][i]);
         assert_near(&format!("pair {i}"), got.into_dyn(), want.view(), LOGIT);
     }
-    assert_eq!(head.logits(head.model().forward(&batch).view()).unwrap(), got);
+    assert_eq!(head.logits(&head.model().forward(&batch)).unwrap(), got);
 }
 
 #[test]
@@ -630,7 +630,7 @@ fn multiple_choice_logits_and_scores() {
         assert_near("logits", got.view().into_dyn(), want.into_dyn(), LOGIT);
     }
     let hidden = head.model().forward(&batch);
-    let got = head.logits(hidden.view(), &batch, 4).unwrap();
+    let got = head.logits(&hidden, &batch, 4).unwrap();
     assert_eq!(got, head.forward(&batch, 4).unwrap());
     let (question, choices): (String, Vec<String>) =
         (of(&golden["question"]), of(&golden["choices"]));
@@ -922,13 +922,13 @@ fn arrays_and_batches_of_another_model() {
         (Array2::zeros((2, 32)), "2 rows"),
         (Array2::from_elem((3, 32), f32::NAN), "NaN at (0, 0)"),
     ] {
-        let result = head.logits(hidden.view(), &batch);
+        let result = head.logits(&hidden, &batch);
         assert_error!(result, Error::Option { option: "hidden", .. }, problem);
     }
     let wide = Array2::zeros((1, 33));
-    assert!(masked_lm().logits(wide.view()).is_err());
-    assert!(token_classification().logits(wide.view()).is_err());
-    assert!(question_answering().logits(wide.view()).is_err());
+    assert!(masked_lm().logits(&wide).is_err());
+    assert!(token_classification().logits(&wide).is_err());
+    assert!(question_answering().logits(&wide).is_err());
     // Nothing in, nothing out.
     let none: [[u32; 0]; 0] = [];
     let batch = Batch::new(&none, head.model().config()).unwrap();

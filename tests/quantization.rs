@@ -162,7 +162,9 @@ fn threads_do_not_show() {
     }
     let columns = rows.t().as_standard_layout().into_owned();
     for precision in EmbeddingPrecision::ALL {
-        let quantize = |rows| quantize_embeddings(&rows, precision, Some(&ranges)).unwrap();
+        let quantize = |rows: mpnet::ndarray::ArrayView2<f32>| {
+            quantize_embeddings(&rows, precision, Some(&ranges)).unwrap()
+        };
         assert_eq!(quantize(columns.t()), quantize(rows.view()), "{precision}");
     }
 }

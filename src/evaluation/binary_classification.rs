@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use super::input::{Texts, finite, not_empty, or_default, pairwise, same_length};
 use crate::error::Result;
@@ -153,8 +153,8 @@ impl BinaryClassificationEvaluator {
     /// is not finite.
     pub fn score_embeddings(
         &self,
-        embeddings1: &ArrayView2<f32>,
-        embeddings2: &ArrayView2<f32>,
+        embeddings1: &ArrayRef2<f32>,
+        embeddings2: &ArrayRef2<f32>,
         labels: &[bool],
     ) -> Result<Vec<(Similarity, BinaryClassificationMetrics)>> {
         let similarities = or_default(&self.similarities, Similarity::Cosine);
@@ -164,8 +164,8 @@ impl BinaryClassificationEvaluator {
 
 fn score(
     similarities: &[Similarity],
-    first: &ArrayView2<f32>,
-    second: &ArrayView2<f32>,
+    first: &ArrayRef2<f32>,
+    second: &ArrayRef2<f32>,
     labels: &[bool],
 ) -> Result<Vec<(Similarity, BinaryClassificationMetrics)>> {
     let metrics = |&similarity: &Similarity| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::{ArrayRef2, Axis};
 
 use super::Metrics;
 use super::binary_classification::average_precision;
@@ -226,9 +226,9 @@ impl ClassificationEvaluator {
     /// not finite.
     pub fn score_embeddings<L: Ord + Clone>(
         &self,
-        train: &ArrayView2<f32>,
+        train: &ArrayRef2<f32>,
         train_labels: &[L],
-        test: &ArrayView2<f32>,
+        test: &ArrayRef2<f32>,
         test_labels: &[L],
     ) -> Result<ClassificationReport> {
         same_length(("train_labels", train_labels.len()), ("train", train.nrows()))?;
@@ -272,8 +272,8 @@ impl ClassificationEvaluator {
     fn experiments<L: Ord + Clone>(
         &self,
         draws: &[Draw<L>],
-        train: &ArrayView2<f32>,
-        test: &ArrayView2<f32>,
+        train: &ArrayRef2<f32>,
+        test: &ArrayRef2<f32>,
         test_labels: &[L],
     ) -> Result<ClassificationReport> {
         let experiment = |draw: &Draw<L>| {

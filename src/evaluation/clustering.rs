@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use super::input::{Texts, not_empty, same_length};
 use crate::error::Result;
@@ -106,7 +106,7 @@ impl ClusteringEvaluator {
     /// [`Error::Option`](crate::Error::Option) if `batch_size` is 0.
     pub fn score_embeddings<L: Ord>(
         &self,
-        embeddings: &ArrayView2<f32>,
+        embeddings: &ArrayRef2<f32>,
         labels: &[L],
     ) -> Result<ClusteringMetrics> {
         same_length(("labels", labels.len()), ("embeddings", embeddings.nrows()))?;

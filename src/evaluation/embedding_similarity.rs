@@ -1,6 +1,6 @@
 //! Semantic textual similarity: does the model rank pairs as people do?
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use ndarray::{Array2, ArrayRef2, Axis, concatenate};
 
 use super::correlation::{pearson, spearman};
 use super::input::{Texts, finite, finite_rows, or_default, pairwise, same_length, same_width};
@@ -112,8 +112,8 @@ impl EmbeddingSimilarityEvaluator {
     /// a number is not finite.
     pub fn score_embeddings(
         &self,
-        embeddings1: &ArrayView2<f32>,
-        embeddings2: &ArrayView2<f32>,
+        embeddings1: &ArrayRef2<f32>,
+        embeddings2: &ArrayRef2<f32>,
         scores: &[f64],
     ) -> Result<Vec<(Similarity, EmbeddingSimilarityMetrics)>> {
         let similarities = or_default(&self.similarities, Similarity::Cosine);
@@ -123,8 +123,8 @@ impl EmbeddingSimilarityEvaluator {
     fn score(
         &self,
         similarities: &[Similarity],
-        first: &ArrayView2<f32>,
-        second: &ArrayView2<f32>,
+        first: &ArrayRef2<f32>,
+        second: &ArrayRef2<f32>,
         scores: &[f64],
     ) -> Result<Vec<(Similarity, EmbeddingSimilarityMetrics)>> {
         same_length(("scores", scores.len()), ("embeddings1", first.nrows()))?;
@@ -139,8 +139,8 @@ impl EmbeddingSimilarityEvaluator {
 
 fn correlate(
     similarities: &[Similarity],
-    first: &ArrayView2<f32>,
-    second: &ArrayView2<f32>,
+    first: &ArrayRef2<f32>,
+    second: &ArrayRef2<f32>,
     scores: &[f64],
 ) -> Result<Vec<(Similarity, EmbeddingSimilarityMetrics)>> {
     let metrics = |&similarity: &Similarity| {
@@ -154,8 +154,8 @@ fn correlate(
 /// Both sides, normalised and quantised, as numbers again: buckets, signed for `int8`, or bits.
 fn in_precision(
     precision: EmbeddingPrecision,
-    first: &ArrayView2<f32>,
-    second: &ArrayView2<f32>,
+    first: &ArrayRef2<f32>,
+    second: &ArrayRef2<f32>,
 ) -> Result<(Array2<f32>, Array2<f32>)> {
     finite_rows("embeddings1", first)?;
     finite_rows("embeddings2", second)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use super::Metrics;
 use super::input::{Role, Texts, finite_rows, not_empty, same_length, same_width, wrong};
@@ -169,8 +169,8 @@ impl InformationRetrievalEvaluator {
     /// not finite.
     pub fn score_embeddings(
         &self,
-        queries: &ArrayView2<f32>,
-        corpus: &ArrayView2<f32>,
+        queries: &ArrayRef2<f32>,
+        corpus: &ArrayRef2<f32>,
         relevant: &[Vec<usize>],
     ) -> Result<InformationRetrievalMetrics> {
         self.score(self.similarity.unwrap_or_default(), queries, corpus, relevant)
@@ -179,8 +179,8 @@ impl InformationRetrievalEvaluator {
     fn score(
         &self,
         similarity: Similarity,
-        queries: &ArrayView2<f32>,
-        corpus: &ArrayView2<f32>,
+        queries: &ArrayRef2<f32>,
+        corpus: &ArrayRef2<f32>,
         relevant: &[Vec<usize>],
     ) -> Result<InformationRetrievalMetrics> {
         self.check(("queries", queries.nrows()), Some(corpus.nrows()), relevant)?;

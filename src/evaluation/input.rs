@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 
 use crate::error::{Error, Result};
 use crate::sentence::{EncodeOptions, SentenceEncoder};
@@ -37,7 +37,7 @@ pub(super) fn finite(input: &'static str, values: &[f64]) -> Result<()> {
 }
 
 /// Fails for rows that have no columns, or a value that is infinite or not a number.
-pub(super) fn finite_rows(input: &'static str, rows: &ArrayView2<f32>) -> Result<()> {
+pub(super) fn finite_rows(input: &'static str, rows: &ArrayRef2<f32>) -> Result<()> {
     if rows.nrows() > 0 && rows.ncols() == 0 {
         return Err(wrong(input, "its rows have no columns".into()));
     }
@@ -48,8 +48,8 @@ pub(super) fn finite_rows(input: &'static str, rows: &ArrayView2<f32>) -> Result
 }
 
 pub(super) fn same_width(
-    (input, found): (&'static str, &ArrayView2<f32>),
-    (other, want): (&str, &ArrayView2<f32>),
+    (input, found): (&'static str, &ArrayRef2<f32>),
+    (other, want): (&str, &ArrayRef2<f32>),
 ) -> Result<()> {
     let (found, want) = (found.ncols(), want.ncols());
     match found == want {
@@ -61,8 +61,8 @@ pub(super) fn same_width(
 /// The similarity of row `i` of `a` and row `i` of `b`.
 pub(super) fn pairwise(
     similarity: Similarity,
-    (a_name, a): (&'static str, &ArrayView2<f32>),
-    (b_name, b): (&'static str, &ArrayView2<f32>),
+    (a_name, a): (&'static str, &ArrayRef2<f32>),
+    (b_name, b): (&'static str, &ArrayRef2<f32>),
 ) -> Result<Vec<f64>> {
     same_length((b_name, b.nrows()), (a_name, a.nrows()))?;
     same_width((b_name, b), (a_name, a))?;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, s};
 
 use super::input::{finite_rows, not_empty, same_length, wrong};
 use super::lbfgs::{Limits, minimize};
@@ -86,7 +86,7 @@ impl LogisticRegression {
     /// [`Error::Option`] if `c` is not positive, `max_iter` is 0, or `tol` is negative.
     pub fn fit<L: Ord + Clone>(
         &self,
-        embeddings: &ArrayView2<f32>,
+        embeddings: &ArrayRef2<f32>,
         labels: &[L],
     ) -> Result<LogisticRegressionModel<L>> {
         self.check()?;
@@ -126,7 +126,7 @@ impl LogisticRegression {
 
 /// The different labels, ascending, and which of them each label is.
 pub(super) fn classes_of<L: Ord + Clone>(
-    embeddings: &ArrayView2<f32>,
+    embeddings: &ArrayRef2<f32>,
     labels: &[L],
 ) -> Result<(Vec<L>, Vec<usize>)> {
     same_length(("labels", labels.len()), ("embeddings", embeddings.nrows()))?;
@@ -156,10 +156,10 @@ struct Objective<'a> {
 }
 
 impl<'a> Objective<'a> {
-    fn new(rows: &ArrayView2<'a, f32>, targets: Vec<usize>, outputs: usize, c: f64) -> Self {
+    fn new(rows: &'a ArrayRef2<f32>, targets: Vec<usize>, outputs: usize, c: f64) -> Self {
         let n = rows.nrows();
         Self {
-            rows: *rows,
+            rows: rows.view(),
             columns: PackedMatrix::new(Isa::exact(), Precision::F32, rows.t()),
             targets,
             outputs,
@@ -227,7 +227,7 @@ fn softmax_loss(logits: &mut [f32], target: usize) -> f64 {
 
 /// `logits = rows · weightsᵀ + intercept`: `[B, D]`, `[C, D]`, `[C]` → `[B, C]`.
 fn product(
-    rows: &ArrayView2<f32>,
+    rows: &ArrayRef2<f32>,
     weights: &Array2<f32>,
     intercept: &[f32],
     logits: &mut Array2<f32>,
@@ -253,7 +253,7 @@ impl<L: Clone> LogisticRegressionModel<L> {
     /// # Errors
     ///
     /// [`Error::Input`] if the width is another than was learnt from, or a component is not finite.
-    pub fn decision_function(&self, embeddings: &ArrayView2<f32>) -> Result<Array2<f32>> {
+    pub fn decision_function(&self, embeddings: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let (width, want) = (embeddings.ncols(), self.coef.ncols());
         if width != want {
             return Err(wrong("embeddings", format!("has width {width}, the model {want}")));
@@ -279,7 +279,7 @@ impl<L: Clone> LogisticRegressionModel<L> {
     /// # Errors
     ///
     /// As [`decision_function`](Self::decision_function).
-    pub fn predict_proba(&self, embeddings: &ArrayView2<f32>) -> Result<Array2<f64>> {
+    pub fn predict_proba(&self, embeddings: &ArrayRef2<f32>) -> Result<Array2<f64>> {
         let logits = self.decision_function(embeddings)?.mapv(f64::from);
         if self.classes.len() == 2 {
             let second = logits.slice(s![.., 0]).mapv(sigmoid);
@@ -310,7 +310,7 @@ impl<L: Clone> LogisticRegressionModel<L> {
     /// # Errors
     ///
     /// As [`decision_function`](Self::decision_function).
-    pub fn predict(&self, embeddings: &ArrayView2<f32>) -> Result<Vec<L>> {
+    pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<L>> {
         let logits = self.decision_function(embeddings)?;
         let class = |row: ndarray::ArrayView1<f32>| {
             if row.len() == 1 {

@@ -1,6 +1,6 @@
 //! Classification by the nearest labelled embeddings.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2};
 
 use super::input::{finite_rows, wrong};
 use super::logistic_regression::classes_of;
@@ -75,7 +75,7 @@ impl KNeighborsClassifier {
     /// 0 or more than there are embeddings.
     pub fn fit<L: Ord + Clone>(
         &self,
-        embeddings: &ArrayView2<f32>,
+        embeddings: &ArrayRef2<f32>,
         labels: &[L],
     ) -> Result<KNeighborsModel<L>> {
         at_least_one("n_neighbors", self.n_neighbors)?;
@@ -105,7 +105,7 @@ impl<L: Clone> KNeighborsModel<L> {
     /// # Errors
     ///
     /// [`Error::Input`] if the width is another than that of the labelled embeddings, or a component is not finite.
-    pub fn predict(&self, embeddings: &ArrayView2<f32>) -> Result<Vec<L>> {
+    pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<L>> {
         let (width, want) = (embeddings.ncols(), self.embeddings.ncols());
         if width != want {
             return Err(wrong("embeddings", format!("has width {width}, the model {want}")));

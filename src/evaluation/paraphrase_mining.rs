@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use super::input::{Texts, finite_rows, wrong};
 use crate::error::{Error, Result, at_least_one};
@@ -107,7 +107,7 @@ impl ParaphraseMiningEvaluator {
     /// As [`evaluate`](Self::evaluate), and [`Error::Input`] if a component is not finite.
     pub fn score_embeddings(
         &self,
-        embeddings: &ArrayView2<f32>,
+        embeddings: &ArrayRef2<f32>,
         duplicates: &[(usize, usize)],
     ) -> Result<ParaphraseMiningMetrics> {
         self.check(duplicates, Some(embeddings.nrows()))?;

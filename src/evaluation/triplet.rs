@@ -1,6 +1,6 @@
 //! Is a text nearer to one that belongs to it than to one that does not?
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use super::input::{Role, Texts, finite, not_empty, or_default, pairwise, same_length};
 use crate::error::{Error, Result};
@@ -96,9 +96,9 @@ impl TripletEvaluator {
     /// `margin` is not finite.
     pub fn score_embeddings(
         &self,
-        anchors: &ArrayView2<f32>,
-        positives: &ArrayView2<f32>,
-        negatives: &ArrayView2<f32>,
+        anchors: &ArrayRef2<f32>,
+        positives: &ArrayRef2<f32>,
+        negatives: &ArrayRef2<f32>,
     ) -> Result<Vec<(Similarity, TripletMetrics)>> {
         let similarities = or_default(&self.similarities, Similarity::Cosine);
         self.score(&similarities, anchors, positives, negatives)
@@ -107,9 +107,9 @@ impl TripletEvaluator {
     fn score(
         &self,
         similarities: &[Similarity],
-        anchors: &ArrayView2<f32>,
-        positives: &ArrayView2<f32>,
-        negatives: &ArrayView2<f32>,
+        anchors: &ArrayRef2<f32>,
+        positives: &ArrayRef2<f32>,
+        negatives: &ArrayRef2<f32>,
     ) -> Result<Vec<(Similarity, TripletMetrics)>> {
         let metrics = |&similarity: &Similarity| {
             let positive = pairwise(similarity, ("anchors", anchors), ("positives", positives))?;

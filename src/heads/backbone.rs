@@ -1,6 +1,6 @@
 //! What every head is loaded from, and the encoder and tokenizer that it stands on.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 
 use super::cross_encoder::{CrossEncoder, SETTINGS};
 use super::head_config::HeadConfig;
@@ -212,7 +212,7 @@ impl Backbone {
     /// Fails unless `hidden` is `[N, D]` and finite; with a batch, `N` must be the number of its tokens.
     pub(super) fn check_hidden(
         &self,
-        hidden: ArrayView2<f32>,
+        hidden: &ArrayRef2<f32>,
         batch: Option<&Batch>,
     ) -> Result<()> {
         let (rows, d) = hidden.dim();
@@ -251,7 +251,7 @@ impl Backbone {
         let mut out = Array2::zeros((tokens.len(), width));
         for batch in Batch::by_length(tokens, self.model.config(), TOKENS_PER_BATCH)? {
             let hidden = self.model.forward(&batch);
-            batch.scatter(head(hidden.view(), &batch).view(), &mut out);
+            batch.scatter(&head(hidden.view(), &batch), &mut out);
         }
         Ok(out)
     }

@@ -1,6 +1,6 @@
 //! [`MaskedLM`]: which token stands where the mask is?
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 
 use super::backbone::{Backbone, Kind, Source};
 use super::probability::{best, softmax};
@@ -110,7 +110,7 @@ impl MaskedLM {
     ///
     /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
-        self.logits(self.backbone.hidden(batch)?.view())
+        self.logits(&self.backbone.hidden(batch)?)
     }
 
     /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
@@ -123,7 +123,7 @@ impl MaskedLM {
     /// # let model = mpnet::heads::MaskedLM::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 604, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
-    /// let of_mask = model.logits(hidden.slice(mpnet::ndarray::s![1..2, ..]))?;
+    /// let of_mask = model.logits(&hidden.slice(mpnet::ndarray::s![1..2, ..]))?;
     /// assert_eq!(of_mask.dim(), (1, 605));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
@@ -131,9 +131,9 @@ impl MaskedLM {
     /// # Errors
     ///
     /// [`Error::Option`] if the width is not the model's.
-    pub fn logits(&self, hidden: ArrayView2<f32>) -> Result<Array2<f32>> {
+    pub fn logits(&self, hidden: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, None)?;
-        let x = self.norm.forward(self.dense.forward(hidden, Activation::Gelu));
+        let x = self.norm.forward(self.dense.forward(hidden.view(), Activation::Gelu));
         Ok(self.decoder.forward(x.view(), Activation::Identity))
     }
 
@@ -214,7 +214,7 @@ impl MaskedLM {
     fn fill(&self, ids: &[u32], masks: &[usize], top_k: usize) -> Result<Vec<Vec<MaskFill>>> {
         let batch = Batch::new(&[ids], self.backbone.model.config())?;
         let hidden = self.backbone.model.forward(&batch).select(Axis(0), masks);
-        let logits = self.logits(hidden.view())?;
+        let logits = self.logits(&hidden)?;
         let pad = self.backbone.tokenizer.token_id(&self.backbone.special.pad);
         // With several masks, leaving out special tokens would leave out the other masks.
         let skip_special_tokens = masks.len() == 1;

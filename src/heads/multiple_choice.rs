@@ -1,6 +1,6 @@
 //! [`MultipleChoice`]: which of the choices fits the question?
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2, ArrayView2};
 
 use super::backbone::{Backbone, Kind, Source};
 use super::probability::softmax;
@@ -64,7 +64,7 @@ impl MultipleChoice {
     /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`; [`Error::TokenId`] or [`Error::TooLong`] if the batch
     /// was made for another model.
     pub fn forward(&self, batch: &Batch, num_choices: usize) -> Result<Array2<f32>> {
-        self.logits(self.backbone.hidden(batch)?.view(), batch, num_choices)
+        self.logits(&self.backbone.hidden(batch)?, batch, num_choices)
     }
 
     /// As [`forward`](Self::forward), for `hidden` `[N, D]` of [`Mpnet::forward`](crate::model::Mpnet::forward).
@@ -76,7 +76,7 @@ impl MultipleChoice {
     /// # let model = mpnet::heads::MultipleChoice::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2, 2, 8, 2], [0, 7, 2, 2, 9, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
-    /// assert_eq!(model.logits(hidden.view(), &batch, 2)?, model.forward(&batch, 2)?);
+    /// assert_eq!(model.logits(&hidden, &batch, 2)?, model.forward(&batch, 2)?);
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
@@ -86,7 +86,7 @@ impl MultipleChoice {
     /// for each token.
     pub fn logits(
         &self,
-        hidden: ArrayView2<f32>,
+        hidden: &ArrayRef2<f32>,
         batch: &Batch,
         num_choices: usize,
     ) -> Result<Array2<f32>> {
@@ -98,7 +98,7 @@ impl MultipleChoice {
                 problem: format!("is {num_choices}, must divide the batch's {pairs} pairs"),
             });
         }
-        let logits = self.project(hidden, batch).into_raw_vec_and_offset().0;
+        let logits = self.project(hidden.view(), batch).into_raw_vec_and_offset().0;
         let shape = (pairs / num_choices, num_choices);
         Ok(Array2::from_shape_vec(shape, logits).expect("one logit a pair"))
     }
@@ -133,7 +133,7 @@ impl MultipleChoice {
 
     /// `hidden: [N, D]` → `[B, 1]`
     fn project(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Array2<f32> {
-        let pooled = self.backbone.model.pooler_output(hidden, batch);
+        let pooled = self.backbone.model.pooler_output(&hidden, batch);
         self.classifier
             .forward(pooled.expect("`load` asks for a pooler").view(), Activation::Identity)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2, ArrayView2};
 
 use super::backbone::{Backbone, Kind, Source};
 use super::spans::Candidates;
@@ -209,7 +209,7 @@ impl QuestionAnswering {
     ///
     /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
-        self.logits(self.backbone.hidden(batch)?.view())
+        self.logits(&self.backbone.hidden(batch)?)
     }
 
     /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
@@ -222,16 +222,16 @@ impl QuestionAnswering {
     /// # let model = mpnet::heads::QuestionAnswering::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
-    /// assert_eq!(model.logits(hidden.view())?.dim(), (3, 2));
+    /// assert_eq!(model.logits(&hidden)?.dim(), (3, 2));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Option`] if the width is not the model's.
-    pub fn logits(&self, hidden: ArrayView2<f32>) -> Result<Array2<f32>> {
+    pub fn logits(&self, hidden: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, None)?;
-        Ok(self.qa_outputs.forward(hidden, Activation::Identity))
+        Ok(self.qa_outputs.forward(hidden.view(), Activation::Identity))
     }
 
     /// The likeliest answer to `question` in `context`.
@@ -284,9 +284,9 @@ impl QuestionAnswering {
         let windows = self.windows(question, context, options)?;
         let tokens: Vec<Tokens> =
             windows.iter().map(|window| Tokens { ids: window.ids.clone(), dropped: 0 }).collect();
-        let logits = self
-            .backbone
-            .per_token(&tokens, |hidden| self.qa_outputs.forward(hidden, Activation::Identity))?;
+        let logits = self.backbone.per_token(&tokens, |hidden| {
+            self.qa_outputs.forward(hidden.view(), Activation::Identity)
+        })?;
         let mut answers = Answers::default();
         let mut impossible = f64::INFINITY;
         let cls = self.backbone.tokenizer.token_id(&self.backbone.special.cls);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayRef2, ArrayView1, ArrayView2};
 
 use super::backbone::{Backbone, Kind, Source, first_tokens};
 use super::head_config::{ProblemType, SavedActivation};
@@ -264,7 +264,7 @@ impl SequenceClassification {
     /// [`Error::TokenId`](crate::Error::TokenId) or [`Error::TooLong`](crate::Error::TooLong) if the batch was made for
     /// another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
-        self.logits(self.backbone.hidden(batch)?.view(), batch)
+        self.logits(&self.backbone.hidden(batch)?, batch)
     }
 
     /// The logits of each text. `hidden`: `[N, D]`, of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[B, C]`.
@@ -276,16 +276,16 @@ impl SequenceClassification {
     /// # let model = mpnet::heads::SequenceClassification::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
-    /// assert_eq!(model.logits(hidden.view(), &batch)?, model.forward(&batch)?);
+    /// assert_eq!(model.logits(&hidden, &batch)?, model.forward(&batch)?);
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Option`](crate::Error::Option) if `hidden` has not the model's width, or not a row for each token.
-    pub fn logits(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Result<Array2<f32>> {
+    pub fn logits(&self, hidden: &ArrayRef2<f32>, batch: &Batch) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, Some(batch))?;
-        Ok(self.project(hidden, batch))
+        Ok(self.project(hidden.view(), batch))
     }
 
     /// The label that fits each text best.

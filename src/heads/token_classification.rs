@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2, ArrayView2};
 
 use super::aggregation::{AggregationStrategy, Piece, Tagged, aggregate, without_overlaps};
 use super::backbone::{Backbone, Kind, Source};
@@ -171,7 +171,7 @@ impl TokenClassification {
     ///
     /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
-        self.logits(self.backbone.hidden(batch)?.view())
+        self.logits(&self.backbone.hidden(batch)?)
     }
 
     /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
@@ -184,16 +184,16 @@ impl TokenClassification {
     /// # let model = mpnet::heads::TokenClassification::from_pretrained(files)?;
     /// let batch = Batch::new(&[[0, 7, 2]], model.model().config())?;
     /// let hidden = model.model().forward(&batch);
-    /// assert_eq!(model.logits(hidden.view())?, model.forward(&batch)?);
+    /// assert_eq!(model.logits(&hidden)?, model.forward(&batch)?);
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Option`] if the width is not the model's.
-    pub fn logits(&self, hidden: ArrayView2<f32>) -> Result<Array2<f32>> {
+    pub fn logits(&self, hidden: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, None)?;
-        Ok(self.classifier.forward(hidden, Activation::Identity))
+        Ok(self.classifier.forward(hidden.view(), Activation::Identity))
     }
 
     /// The tokens of each text whose label is not `O`. For entities see [`classify_with`](Self::classify_with).

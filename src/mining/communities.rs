@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, at_least_one};
@@ -101,7 +101,7 @@ impl CommunityOptions {
 /// [`Error::Option`] if the threshold is not a number or a size is 0, [`Error::NotFinite`] for an embedding with a value that is
 /// infinite or not a number, [`Error::Empty`] for rows without columns. No embeddings give no communities.
 pub fn community_detection(
-    embeddings: &ArrayView2<f32>,
+    embeddings: &ArrayRef2<f32>,
     options: &CommunityOptions,
 ) -> Result<Vec<Vec<usize>>> {
     let CommunityOptions { threshold, min_community_size, batch_size } = *options;
@@ -167,7 +167,7 @@ struct Neighbours {
 }
 
 impl Neighbours {
-    fn new(embeddings: &ArrayView2<f32>, threshold: f32) -> Self {
+    fn new(embeddings: &ArrayRef2<f32>, threshold: f32) -> Self {
         let rows = normalized(embeddings);
         let packed = PackedMatrix::new(Isa::exact(), Precision::F32, rows.view());
         Self { rows, packed, threshold }

@@ -1,6 +1,6 @@
 //! [`mine_hard_negatives`]: rows that look like answers and are not, to train with.
 
-use ndarray::{ArrayView2, s};
+use ndarray::{ArrayRef2, s};
 
 use crate::error::{Error, Result, at_least_one};
 use crate::rows::{finite, has_columns, same_width};
@@ -259,8 +259,8 @@ impl HardNegatives {
 /// [`Error::NotFinite`] for a value that is infinite or not a number, [`Error::Option`] for positives that are not one list for each query or not
 /// rows of the corpus, `num_negatives` of 0, ranges that leave fewer candidates than that, or a limit that is not a number.
 pub fn mine_hard_negatives(
-    queries: &ArrayView2<f32>,
-    corpus: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
+    corpus: &ArrayRef2<f32>,
     positives: &[Vec<usize>],
     options: &NegativeOptions,
 ) -> Result<Vec<HardNegatives>> {
@@ -302,8 +302,8 @@ pub fn mine_hard_negatives(
 }
 
 fn check(
-    queries: &ArrayView2<f32>,
-    corpus: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
+    corpus: &ArrayRef2<f32>,
     positives: &[Vec<usize>],
 ) -> Result<()> {
     if corpus.nrows() == 0 {
@@ -329,9 +329,9 @@ fn check(
 /// The score of one pair, by the way that all are scored.
 fn score_of(
     similarity: Similarity,
-    queries: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
     query: usize,
-    corpus: &ArrayView2<f32>,
+    corpus: &ArrayRef2<f32>,
     row: usize,
 ) -> f32 {
     let (query, row) = (queries.slice(s![query..=query, ..]), corpus.slice(s![row..=row, ..]));

@@ -1,6 +1,6 @@
 //! k-means: Lloyd's algorithm, as scikit-learn's `KMeans`.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis, s};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, at_least_one};
@@ -121,14 +121,14 @@ impl KMeans {
     ///
     /// [`Error::Input`] for fewer rows than clusters, rows without columns, a component that is not finite, or initial centroids of another
     /// shape than `[k, D]`; [`Error::Option`] if `n_clusters`, `n_init` or `max_iter` is 0, or `tol` is negative.
-    pub fn fit(&self, embeddings: &ArrayView2<f32>) -> Result<Clustering> {
+    pub fn fit(&self, embeddings: &ArrayRef2<f32>) -> Result<Clustering> {
         check(embeddings, self.n_clusters, &self.init)?;
         at_least_one("n_init", self.n_init)?;
         at_least_one("max_iter", self.max_iter)?;
         not_negative("tol", self.tol)?;
         // Around the origin, products lose fewer digits of the distances.
         let mean = mean(embeddings);
-        let rows = embeddings - &mean; // [N, D]
+        let rows = &embeddings.view() - &mean; // [N, D]
         let tolerance = self.tol * mean_variance(embeddings);
         let mut random = RandomState::new(self.seed);
         let mut best: Option<Clustering> = None;
@@ -163,7 +163,7 @@ impl Clustering {
     /// # Errors
     ///
     /// [`Error::Input`] if the width is another than the centroids', or a component is not finite.
-    pub fn predict(&self, embeddings: &ArrayView2<f32>) -> Result<Vec<usize>> {
+    pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<usize>> {
         let (width, want) = (embeddings.ncols(), self.centroids.ncols());
         if width != want {
             let problem = format!("width {width}, the centroids have {want}");
@@ -171,18 +171,13 @@ impl Clustering {
         }
         finite("embeddings", embeddings)?;
         let mean = mean(&self.centroids.view());
-        let (rows, centroids) = (embeddings - &mean, &self.centroids - &mean);
+        let (rows, centroids) = (&embeddings.view() - &mean, &self.centroids - &mean);
         Ok(nearest(&rows.view(), &centroids.view()))
     }
 }
 
 /// One run from the centroids `begin` `[k, D]`.
-fn lloyd(
-    rows: &ArrayView2<f32>,
-    begin: Array2<f32>,
-    max_iter: usize,
-    tolerance: f64,
-) -> Clustering {
+fn lloyd(rows: &ArrayRef2<f32>, begin: Array2<f32>, max_iter: usize, tolerance: f64) -> Clustering {
     let (mut centroids, mut labels) = (begin, Vec::new());
     let (mut n_iter, mut settled) = (0, false);
     while n_iter < max_iter && !settled {
@@ -205,7 +200,7 @@ fn lloyd(
 }
 
 /// The mean of each cluster's rows, `[k, D]`, where `centroids` are those the labels belong to.
-fn means(rows: &ArrayView2<f32>, labels: &[usize], centroids: &ArrayView2<f32>) -> Array2<f32> {
+fn means(rows: &ArrayRef2<f32>, labels: &[usize], centroids: &ArrayRef2<f32>) -> Array2<f32> {
     let mut members = members(labels, centroids.nrows());
     let mut sums = sums(rows, &members); // [k, D]
     relocate(rows, labels, centroids, &mut members, &mut sums);
@@ -220,9 +215,9 @@ fn means(rows: &ArrayView2<f32>, labels: &[usize], centroids: &ArrayView2<f32>) 
 
 /// Gives each cluster without rows the row that is furthest from its centroid.
 fn relocate(
-    rows: &ArrayView2<f32>,
+    rows: &ArrayRef2<f32>,
     labels: &[usize],
-    centroids: &ArrayView2<f32>,
+    centroids: &ArrayRef2<f32>,
     members: &mut [Vec<usize>],
     sums: &mut Array2<f64>,
 ) {
@@ -258,7 +253,7 @@ pub(super) fn members(labels: &[usize], n_clusters: usize) -> Vec<Vec<usize>> {
 }
 
 /// The sum of each cluster's rows, `[k, D]`; in their order, so that threads do not show in it.
-pub(super) fn sums(rows: &ArrayView2<f32>, members: &[Vec<usize>]) -> Array2<f64> {
+pub(super) fn sums(rows: &ArrayRef2<f32>, members: &[Vec<usize>]) -> Array2<f64> {
     let mut sums = Array2::zeros((members.len(), rows.ncols()));
     sums.axis_iter_mut(Axis(0)).into_par_iter().zip(members).for_each(|(mut sum, members)| {
         for &i in members {
@@ -269,7 +264,7 @@ pub(super) fn sums(rows: &ArrayView2<f32>, members: &[Vec<usize>]) -> Array2<f64
 }
 
 /// The nearest of `centroids` `[k, D]` to each of `rows` `[N, D]`: the largest `x·c − ‖c‖²/2`, the first of equal ones.
-pub(super) fn nearest(rows: &ArrayView2<f32>, centroids: &ArrayView2<f32>) -> Vec<usize> {
+pub(super) fn nearest(rows: &ArrayRef2<f32>, centroids: &ArrayRef2<f32>) -> Vec<usize> {
     let packed = PackedMatrix::new(Isa::exact(), Precision::F32, centroids.view());
     let halves: Array1<f32> = squared_norms(centroids).mapv(|norm| norm / 2.0);
     let closest = |scores: ArrayView1<f32>| {
@@ -292,9 +287,9 @@ pub(super) fn nearest(rows: &ArrayView2<f32>, centroids: &ArrayView2<f32>) -> Ve
 
 /// The squared distance of each row from the centroid of its label: of the differences, which keeps all digits.
 pub(super) fn distances(
-    rows: &ArrayView2<f32>,
+    rows: &ArrayRef2<f32>,
     labels: &[usize],
-    centroids: &ArrayView2<f32>,
+    centroids: &ArrayRef2<f32>,
 ) -> Vec<f64> {
     let distance = |(row, &label): (ArrayView1<f32>, &usize)| {
         let differences = row.iter().zip(centroids.row(label)).map(|(x, c)| f64::from(x - c));
@@ -304,7 +299,7 @@ pub(super) fn distances(
 }
 
 /// Greedy k-means++: `k` different places to begin at, `[k, D]`. Draws as scikit-learn does.
-pub(super) fn plus_plus(rows: &ArrayView2<f32>, k: usize, random: &mut RandomState) -> Array2<f32> {
+pub(super) fn plus_plus(rows: &ArrayRef2<f32>, k: usize, random: &mut RandomState) -> Array2<f32> {
     let trials = 2 + (k as f64).ln() as usize;
     let norms = squared_norms(rows);
     let mut chosen = vec![random.choice(rows.nrows())];
@@ -337,7 +332,7 @@ pub(super) fn plus_plus(rows: &ArrayView2<f32>, k: usize, random: &mut RandomSta
 
 /// The squared distance of each row from each of the rows `candidates`: `[N, candidates]`.
 fn candidate_distances(
-    rows: &ArrayView2<f32>,
+    rows: &ArrayRef2<f32>,
     norms: &Array1<f32>,
     candidates: &[usize],
 ) -> Array2<f32> {
@@ -354,19 +349,19 @@ fn candidate_distances(
     distances
 }
 
-fn squared_norms(rows: &ArrayView2<f32>) -> Array1<f32> {
+fn squared_norms(rows: &ArrayRef2<f32>) -> Array1<f32> {
     rows.rows().into_iter().map(|row| row.dot(&row)).collect()
 }
 
 /// The mean of the rows, `[D]`.
-fn mean(rows: &ArrayView2<f32>) -> Array1<f32> {
+fn mean(rows: &ArrayRef2<f32>) -> Array1<f32> {
     let all: Vec<usize> = (0..rows.nrows()).collect();
     let n = rows.nrows().max(1) as f64;
     sums(rows, &[all]).slice(s![0, ..]).mapv(|sum| (sum / n) as f32)
 }
 
 /// The variance of a column, on average over the columns.
-pub(super) fn mean_variance(rows: &ArrayView2<f32>) -> f64 {
+pub(super) fn mean_variance(rows: &ArrayRef2<f32>) -> f64 {
     let mean = mean(rows);
     let row = |row: ArrayView1<f32>| -> f64 {
         row.iter().zip(&mean).map(|(x, m)| f64::from(x - m).powi(2)).sum()
@@ -377,7 +372,7 @@ pub(super) fn mean_variance(rows: &ArrayView2<f32>) -> f64 {
 
 /// What every k-means asks of its input.
 pub(super) fn check(
-    embeddings: &ArrayView2<f32>,
+    embeddings: &ArrayRef2<f32>,
     n_clusters: usize,
     init: &KMeansInit,
 ) -> Result<()> {
@@ -406,7 +401,7 @@ pub(super) fn not_negative(option: &'static str, value: f64) -> Result<()> {
     Err(Error::Option { option, problem: format!("is {value}, must not be negative") })
 }
 
-fn finite(input: &'static str, rows: &ArrayView2<f32>) -> Result<()> {
+fn finite(input: &'static str, rows: &ArrayRef2<f32>) -> Result<()> {
     if rows.nrows() > 0 && rows.ncols() == 0 {
         return Err(Error::Input { input, problem: "its rows have no columns".into() });
     }

@@ -1,6 +1,6 @@
 //! k-means on random samples of the rows, as scikit-learn's `MiniBatchKMeans`.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 
 use super::kmeans::{
     Clustering, KMeansInit, check, distances, mean_variance, members, nearest, not_negative,
@@ -95,7 +95,7 @@ impl MiniBatchKMeans {
     /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a component that is not finite, or initial
     /// centroids of another shape than `[k, D]`; [`Error::Option`](crate::Error::Option) if `n_clusters`, `n_init`,
     /// `init_size`, `batch_size` or `max_iter` is 0, or `tol` or `reassignment_ratio` is negative.
-    pub fn fit(&self, embeddings: &ArrayView2<f32>) -> Result<Clustering> {
+    pub fn fit(&self, embeddings: &ArrayRef2<f32>) -> Result<Clustering> {
         check(embeddings, self.n_clusters, &self.init)?;
         at_least_one("n_init", self.n_init)?;
         at_least_one("init_size", self.init_size.unwrap_or(1))?;
@@ -144,7 +144,7 @@ impl MiniBatchKMeans {
     /// The best of `n_init` initialisations, by the inertia of a sample.
     fn begin(
         &self,
-        rows: &ArrayView2<f32>,
+        rows: &ArrayRef2<f32>,
         batch_size: usize,
         random: &mut RandomState,
     ) -> Array2<f32> {
@@ -192,7 +192,7 @@ struct State<'a> {
 
 impl State<'_> {
     /// One step on the rows `batch`: their inertia before it, and how far the centroids moved (the sum of squares).
-    fn step(&mut self, batch: &ArrayView2<f32>, random: &mut RandomState) -> (f64, f64) {
+    fn step(&mut self, batch: &ArrayRef2<f32>, random: &mut RandomState) -> (f64, f64) {
         let reassign = self.reassignment_is_due();
         let labels = nearest(batch, &self.centroids.view());
         let inertia = distances(batch, &labels, &self.centroids.view()).iter().sum();
@@ -227,7 +227,7 @@ impl State<'_> {
     /// Moves centroids that have had too few rows to random rows of the batch, at most half as many as it has.
     fn reassign(
         &mut self,
-        batch: &ArrayView2<f32>,
+        batch: &ArrayRef2<f32>,
         moved: &mut Array2<f32>,
         random: &mut RandomState,
     ) {

@@ -1,6 +1,6 @@
 //! [`mmr`]: hits that are relevant and do not repeat each other.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView2, Axis};
 
 use crate::error::{Error, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
@@ -43,8 +43,8 @@ use crate::similarity::normalized;
 /// [`Error::Empty`] for no documents, or documents without columns, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a value that is infinite or not a
 /// number, [`Error::Option`] if `top_k` is 0 or `lambda` is not between 0 and 1.
 pub fn mmr(
-    query: &ArrayView1<f32>,
-    documents: &ArrayView2<f32>,
+    query: &ArrayRef1<f32>,
+    documents: &ArrayRef2<f32>,
     top_k: usize,
     lambda: f32,
 ) -> Result<Vec<Hit>> {
@@ -58,7 +58,7 @@ pub fn mmr(
     }
     has_columns("columns of the documents", documents.dim())?;
     same_width("the query", query.len(), documents.ncols())?;
-    let query = query.insert_axis(Axis(0));
+    let query = query.view().insert_axis(Axis(0));
     finite("the query", &query)?;
     finite("the documents", documents)?;
     let documents = normalized(documents);

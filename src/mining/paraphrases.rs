@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use ndarray::{ArrayView2, Axis, s};
+use ndarray::{ArrayRef2, Axis, s};
 use rayon::prelude::*;
 
 use crate::error::{Result, at_least_one};
@@ -133,7 +133,7 @@ impl ParaphraseOptions {
 /// [`Error::Option`](crate::Error::Option) if an option is 0, [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is
 /// infinite or not a number, [`Error::Empty`](crate::Error::Empty) for rows without columns. No embeddings, or one, give no pairs.
 pub fn paraphrase_mining(
-    embeddings: &ArrayView2<f32>,
+    embeddings: &ArrayRef2<f32>,
     options: &ParaphraseOptions,
 ) -> Result<Vec<Paraphrase>> {
     let ParaphraseOptions { similarity, top_k, max_pairs, query_chunk_size } = *options;

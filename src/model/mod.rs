@@ -26,7 +26,7 @@ mod plan;
 mod pooler;
 mod position_bias;
 
-use ndarray::{Array2, Array3, ArrayView2, s};
+use ndarray::{Array2, Array3, ArrayRef2, ArrayView2, s};
 
 use crate::batch::Batch;
 use crate::checkpoint::Weights;
@@ -339,7 +339,7 @@ impl Mpnet {
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
     /// let batch = mpnet::Batch::new(&[[0, 7, 2]], encoder.model().config())?;
     /// let hidden = encoder.model().forward(&batch);
-    /// if let Some(pooled) = encoder.model().pooler_output(hidden.view(), &batch) {
+    /// if let Some(pooled) = encoder.model().pooler_output(&hidden, &batch) {
     ///     assert_eq!(pooled.dim(), (1, 32));
     /// }
     /// # Ok::<(), mpnet::Error>(())
@@ -349,8 +349,8 @@ impl Mpnet {
     ///
     /// If `hidden` has fewer rows than `batch` has tokens.
     #[must_use]
-    pub fn pooler_output(&self, hidden: ArrayView2<f32>, batch: &Batch) -> Option<Array2<f32>> {
-        self.pooler.as_ref().map(|pooler| pooler.forward(hidden, batch))
+    pub fn pooler_output(&self, hidden: &ArrayRef2<f32>, batch: &Batch) -> Option<Array2<f32>> {
+        self.pooler.as_ref().map(|pooler| pooler.forward(hidden.view(), batch))
     }
 }
 

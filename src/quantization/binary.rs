@@ -1,6 +1,6 @@
 //! `binary` and `ubinary`: one bit for each component.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -20,7 +20,7 @@ use crate::rows::finite;
 /// # Errors
 ///
 /// [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is infinite or not a number.
-pub fn quantize_ubinary(embeddings: &ArrayView2<f32>) -> Result<Array2<u8>> {
+pub fn quantize_ubinary(embeddings: &ArrayRef2<f32>) -> Result<Array2<u8>> {
     finite("the embeddings", embeddings)?;
     let (rows, d) = embeddings.dim();
     let mut out = Array2::zeros((rows, d.div_ceil(8)));
@@ -46,7 +46,7 @@ pub fn quantize_ubinary(embeddings: &ArrayView2<f32>) -> Result<Array2<u8>> {
 /// # Errors
 ///
 /// As of [`quantize_ubinary`].
-pub fn quantize_binary(embeddings: &ArrayView2<f32>) -> Result<Array2<i8>> {
+pub fn quantize_binary(embeddings: &ArrayRef2<f32>) -> Result<Array2<i8>> {
     Ok(quantize_ubinary(embeddings)?.mapv(|byte| (byte ^ 0x80) as i8))
 }
 

@@ -28,7 +28,7 @@ mod precision;
 mod ranges;
 mod scalar;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayRef2, ArrayView2};
 
 use crate::error::Result;
 use crate::rows::finite;
@@ -187,7 +187,7 @@ const FEWEST_FOR_RANGES: usize = 100;
 /// [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is infinite or not a number,
 /// [`Error::Width`](crate::Error::Width) for ranges of another width, and what [`Ranges::calibrate`] says if there are none.
 pub fn quantize_embeddings(
-    embeddings: &ArrayView2<f32>,
+    embeddings: &ArrayRef2<f32>,
     precision: EmbeddingPrecision,
     ranges: Option<&Ranges>,
 ) -> Result<QuantizedEmbeddings> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -84,7 +84,7 @@ impl Ranges {
     ///
     /// [`Error::Empty`] if there are none, [`Error::Option`] for a single one, of which every range would be empty, and for values
     /// of one dimension whose difference is too large for an `f32`, [`Error::NotFinite`] for one with a value that is infinite or not a number.
-    pub fn calibrate(embeddings: &ArrayView2<f32>) -> Result<Self> {
+    pub fn calibrate(embeddings: &ArrayRef2<f32>) -> Result<Self> {
         match embeddings.nrows() {
             0 => return Err(Error::Empty { what: "embeddings for calibration" }),
             1 => {

@@ -1,6 +1,6 @@
 //! `int8` and `uint8`: one of 256 buckets for each component.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayRef2, Axis};
 use rayon::prelude::*;
 
 use super::ranges::Ranges;
@@ -28,7 +28,7 @@ use crate::rows::finite;
 ///
 /// [`Error::Width`](crate::Error::Width) for ranges of another width, [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a
 /// value that is infinite or not a number.
-pub fn quantize_uint8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<Array2<u8>> {
+pub fn quantize_uint8(embeddings: &ArrayRef2<f32>, ranges: &Ranges) -> Result<Array2<u8>> {
     ranges.fit(embeddings.ncols())?;
     finite("the embeddings", embeddings)?;
     let (starts, steps) = (ranges.starts(), ranges.steps());
@@ -56,7 +56,7 @@ pub fn quantize_uint8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<A
 /// # Errors
 ///
 /// As of [`quantize_uint8`].
-pub fn quantize_int8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<Array2<i8>> {
+pub fn quantize_int8(embeddings: &ArrayRef2<f32>, ranges: &Ranges) -> Result<Array2<i8>> {
     Ok(quantize_uint8(embeddings, ranges)?.mapv(to_signed))
 }
 
@@ -76,7 +76,7 @@ pub fn quantize_int8(embeddings: &ArrayView2<f32>, ranges: &Ranges) -> Result<Ar
 /// # Errors
 ///
 /// [`Error::Width`](crate::Error::Width) for ranges of another width.
-pub fn dequantize_uint8(embeddings: &ArrayView2<u8>, ranges: &Ranges) -> Result<Array2<f32>> {
+pub fn dequantize_uint8(embeddings: &ArrayRef2<u8>, ranges: &Ranges) -> Result<Array2<f32>> {
     ranges.fit(embeddings.ncols())?;
     let (starts, steps) = (ranges.starts(), ranges.steps());
     let mut out = Array2::zeros(embeddings.dim());
@@ -102,7 +102,7 @@ pub fn dequantize_uint8(embeddings: &ArrayView2<u8>, ranges: &Ranges) -> Result<
 /// # Errors
 ///
 /// As of [`dequantize_uint8`].
-pub fn dequantize_int8(embeddings: &ArrayView2<i8>, ranges: &Ranges) -> Result<Array2<f32>> {
+pub fn dequantize_int8(embeddings: &ArrayRef2<i8>, ranges: &Ranges) -> Result<Array2<f32>> {
     dequantize_uint8(&embeddings.mapv(to_unsigned).view(), ranges)
 }
 

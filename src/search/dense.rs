@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayRef2, ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::top_k::{Hit, Scan};
 use crate::kernels::gemm::{PackedMatrix, matmul};
@@ -38,8 +38,8 @@ impl Default for Chunks {
 /// not a number is left in it.
 pub(crate) fn search(
     similarity: Similarity,
-    queries: &ArrayView2<f32>,
-    corpus: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
+    corpus: &ArrayRef2<f32>,
     top_k: usize,
     chunks: Chunks,
     not_finite: Option<&AtomicUsize>,
@@ -88,8 +88,8 @@ pub(crate) fn search(
 fn score(
     isa: Isa,
     similarity: Similarity,
-    queries: &ArrayView2<f32>,
-    rows: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
+    rows: &ArrayRef2<f32>,
     packed: &mut PackedMatrix,
     scores: &mut [f32],
 ) {
@@ -103,10 +103,10 @@ fn score(
     };
     match similarity {
         Similarity::Cosine | Similarity::Dot => {
-            packed.repack(*rows);
+            packed.repack(rows.view());
             let shape = (queries.nrows(), rows.nrows());
             let mut out = ArrayViewMut2::from_shape(shape, scores).expect("[Q, rows] scores");
-            matmul(*queries, packed, &mut out);
+            matmul(queries.view(), packed, &mut out);
         }
         Similarity::Euclidean => distances(Distance::Euclidean, scores),
         Similarity::Manhattan => distances(Distance::Manhattan, scores),

@@ -31,7 +31,7 @@ mod quantized;
 mod rescore;
 mod top_k;
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use crate::similarity::Similarity;
 
@@ -64,8 +64,8 @@ pub(crate) use dense::{Chunks, search};
 /// If the widths differ, where [`semantic_search_with`] returns an error.
 #[must_use]
 pub fn semantic_search(
-    queries: &ArrayView2<f32>,
-    corpus: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
+    corpus: &ArrayRef2<f32>,
     top_k: usize,
 ) -> Vec<Vec<Hit>> {
     assert_eq!(queries.ncols(), corpus.ncols(), "semantic_search: the widths differ");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicUsize;
 
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 use super::dense::{self, Chunks};
 use super::top_k::Hit;
@@ -112,8 +112,8 @@ impl SearchOptions {
 /// [`Error::Empty`] for a corpus without rows, or rows without columns, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row of either that
 /// has a value that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
 pub fn semantic_search_with(
-    queries: &ArrayView2<f32>,
-    corpus: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
+    corpus: &ArrayRef2<f32>,
     options: &SearchOptions,
 ) -> Result<Vec<Vec<Hit>>> {
     options.check()?;

@@ -1,6 +1,6 @@
 //! Search over quantised embeddings: whole numbers, so the scores are exact.
 
-use ndarray::{ArrayView2, Axis, s};
+use ndarray::{ArrayRef2, ArrayView2, Axis, s};
 
 use super::top_k::{Hit, Scan};
 use crate::error::{Error, Result, at_least_one};
@@ -78,8 +78,8 @@ pub fn semantic_search_quantized(
 }
 
 fn by_dot<T: Copy + Sync + Into<i16>>(
-    queries: &ArrayView2<T>,
-    corpus: &ArrayView2<T>,
+    queries: &ArrayRef2<T>,
+    corpus: &ArrayRef2<T>,
     top_k: usize,
 ) -> Result<Vec<Vec<Hit>>> {
     let d = corpus.ncols();
@@ -111,24 +111,24 @@ fn by_dot<T: Copy + Sync + Into<i16>>(
     Ok(queries.axis_chunks_iter(Axis(0), QUERIES).flat_map(search).collect())
 }
 
-fn widened<T: Copy + Into<i16>>(rows: &ArrayView2<T>) -> Vec<i16> {
+fn widened<T: Copy + Into<i16>>(rows: &ArrayRef2<T>) -> Vec<i16> {
     let mut out = Vec::new();
     widen(rows, &mut out);
     out
 }
 
 /// Two bytes for each: products of 16-bit integers are what machines add up in pairs.
-fn widen<T: Copy + Into<i16>>(rows: &ArrayView2<T>, out: &mut Vec<i16>) {
+fn widen<T: Copy + Into<i16>>(rows: &ArrayRef2<T>, out: &mut Vec<i16>) {
     out.clear();
-    match rows.to_slice() {
+    match rows.as_slice() {
         Some(flat) => out.extend(flat.iter().map(|&x| x.into())),
         None => out.extend(rows.iter().map(|&x| x.into())),
     }
 }
 
 fn by_hamming<T: Copy + Sync>(
-    queries: &ArrayView2<T>,
-    corpus: &ArrayView2<T>,
+    queries: &ArrayRef2<T>,
+    corpus: &ArrayRef2<T>,
     top_k: usize,
     byte: impl Fn(T) -> u8 + Sync + Copy,
 ) -> Vec<Vec<Hit>> {
@@ -170,7 +170,7 @@ fn word<'a, T: Copy + 'a>(bytes: impl Iterator<Item = &'a T>, byte: impl Fn(T) -
 
 /// The rows in groups `[words][HAMMING_ROWS]`, the last one filled up with zeros.
 fn group<T: Copy>(
-    rows: &ArrayView2<T>,
+    rows: &ArrayRef2<T>,
     words: usize,
     byte: impl Fn(T) -> u8 + Copy,
     out: &mut Vec<u64>,

@@ -1,6 +1,6 @@
 //! Two stages: many candidates by coarse numbers, the best of them by finer ones.
 
-use ndarray::{Array1, ArrayView1, ArrayView2};
+use ndarray::{Array1, ArrayRef2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
 use super::quantized::semantic_search_quantized;
@@ -138,7 +138,7 @@ impl<'a> RescoreOptions<'a> {
 /// queries, corpus, ranges or the finer corpus do not fit together; [`Error::NotFinite`] for embeddings with a value that is
 /// infinite or not a number.
 pub fn semantic_search_rescored(
-    queries: &ArrayView2<f32>,
+    queries: &ArrayRef2<f32>,
     corpus: &QuantizedView,
     options: &RescoreOptions,
 ) -> Result<Vec<Vec<Hit>>> {

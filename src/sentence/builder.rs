@@ -1,6 +1,7 @@
 //! [`SentenceEncoderBuilder`]: a directory and options → [`SentenceEncoder`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::SentenceEncoder;
 use super::kind::refuse_other_models;
@@ -343,10 +344,10 @@ impl<'a> SentenceEncoderBuilder<'a> {
         let (model, tokenizer) = (model?, tokenizer?);
         self.check_length(max_seq_length, folder, &tokenizer)?;
         Ok(SentenceEncoder {
-            tokenizer,
-            model,
+            tokenizer: Arc::new(tokenizer),
+            model: Arc::new(model),
             pooling: pipeline.pooling,
-            modules: pipeline.modules,
+            modules: pipeline.modules.into(),
             dim: pipeline.dim,
             settings,
             saves_files: self.parameters.is_none(),

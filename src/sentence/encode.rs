@@ -91,7 +91,7 @@ impl SentenceEncoder {
             let hidden = self.model.forward_in(team, batch, buffers); // [N, D]
             let rows = self.pooling.apply_by(team, hidden, batch, plan.skip); // [B, D]
             let mut pooled = results.lock().unwrap_or_else(PoisonError::into_inner);
-            batch.scatter(rows.view(), *pooled);
+            batch.scatter(&rows, *pooled);
             meter.count(batch);
             Ok(())
         };

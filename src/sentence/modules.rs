@@ -287,7 +287,7 @@ pub(crate) fn read_config(files: &ModelFiles, folder: &str) -> Result<Config> {
 }
 
 /// `config_sentence_transformers.json`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
     pub(super) prompts: BTreeMap<String, String>,
     pub(super) default_prompt_name: Option<String>,

@@ -101,7 +101,7 @@ impl SentenceEncoder {
             module(1, "Pooling", "1_Pooling".to_owned()),
         ];
         staging.write("1_Pooling/config.json", text(&self.pooling.to_json(self.hidden_size())))?;
-        for (i, after) in (2..).zip(&self.modules) {
+        for (i, after) in (2..).zip(&*self.modules) {
             let folder = format!("{i}_{}", after.class());
             save_module(after, &files, &staging, &folder, dtype)?;
             modules.push(module(i, after.class(), folder));
