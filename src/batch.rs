@@ -7,7 +7,7 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayRef2};
 
 use crate::config::{Config, PADDING_ID};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TextProblem};
 
 /// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base model, and the
 /// products are tall enough that packing the weights costs little.
@@ -56,8 +56,8 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenId`] if an id is beyond the vocabulary, [`Error::TooLong`] if a text has more tokens than
-    /// [`Config::max_tokens`], [`Error::NoTokens`] if it has none.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) if an id is beyond the vocabulary, [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more tokens than
+    /// [`Config::max_tokens`], [`TextProblem::NoTokens`](crate::TextProblem::NoTokens) if it has none.
     pub fn new<I: AsRef<[u32]>>(texts: &[I], config: &Config) -> Result<Self> {
         let order = 0..texts.len();
         Self::gather(order.map(|text| (text, texts[text].as_ref())), config)
@@ -159,13 +159,16 @@ impl Batch {
     pub(crate) fn check(text: usize, ids: &[u32], config: &Config) -> Result<()> {
         let (vocab_size, limit) = (config.vocab_size, config.max_tokens());
         if ids.is_empty() {
-            return Err(Error::NoTokens { text });
+            return Err(Error::Text { text, problem: TextProblem::NoTokens });
         }
         if ids.len() > limit {
-            return Err(Error::TooLong { text, tokens: ids.len(), limit });
+            return Err(Error::Text {
+                text,
+                problem: TextProblem::TooLong { tokens: ids.len(), limit },
+            });
         }
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(Error::TokenId { text, id, vocab_size });
+            return Err(Error::Text { text, problem: TextProblem::TokenId { id, vocab_size } });
         }
         Ok(())
     }
@@ -382,10 +385,16 @@ mod tests {
         let error = |ids: &[&[u32]]| Batch::new(ids, &config).unwrap_err();
         assert!(matches!(
             error(&[&[0], &[0, 10]]),
-            Error::TokenId { text: 1, id: 10, vocab_size: 10 }
+            Error::Text { text: 1, problem: TextProblem::TokenId { id: 10, vocab_size: 10 } }
         ));
-        assert!(matches!(error(&[&[0; 7]]), Error::TooLong { text: 0, tokens: 7, limit: 6 }));
-        assert!(matches!(error(&[&[0], &[]]), Error::NoTokens { text: 1 }));
+        assert!(matches!(
+            error(&[&[0; 7]]),
+            Error::Text { text: 0, problem: TextProblem::TooLong { tokens: 7, limit: 6 } }
+        ));
+        assert!(matches!(
+            error(&[&[0], &[]]),
+            Error::Text { text: 1, problem: TextProblem::NoTokens }
+        ));
         assert!(Batch::new(&[[0; 6]], &config).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::files::parse_json;
 use crate::kernels::activation::Activation;
 
@@ -179,19 +179,22 @@ impl Config {
     /// use mpnet::{Config, Error};
     ///
     /// let error = Config::from_json(r#"{"model_type": "bert"}"#, "config.json").unwrap_err();
-    /// assert!(matches!(error, Error::Architecture { .. } | Error::Field { .. } | Error::Json { .. }));
+    /// assert!(matches!(error, Error::File { problem: mpnet::FileProblem::Architecture { .. }, .. } | Error::Field { .. } | Error::File { problem: mpnet::FileProblem::Json { .. }, .. }));
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] if it is not JSON, a field has the wrong type, or `model_type` is missing; [`Error::Architecture`]
+    /// [`FileProblem::Json`](crate::FileProblem::Json) if it is not JSON, a field has the wrong type, or `model_type` is missing; [`FileProblem::Architecture`](crate::FileProblem::Architecture)
     /// if that is not `mpnet`, [`Error::Field`] if a value makes no sense or is not supported.
     pub fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
         let json = json.as_ref();
         // Before the rest, so that another architecture is named as such and not by a field that it has otherwise.
         let ModelType { model_type } = parse_json(json, file)?;
         if model_type != "mpnet" {
-            return Err(Error::Architecture { file: file.to_owned(), found: model_type });
+            return Err(Error::File {
+                file: file.to_owned(),
+                problem: FileProblem::Architecture { found: model_type },
+            });
         }
         let fields: Map<String, Value> = parse_json(json, file)?;
         refuse_fields(&fields, file)?;
@@ -416,10 +419,22 @@ mod tests {
             );
             assert!(with(field, serde_json::json!({})).is_ok() && with(field, Value::Null).is_ok());
         }
-        assert!(matches!(with("vocab_size", (-1).into()), Err(Error::Json { .. })));
-        assert!(matches!(with("vocab_size", Value::Null), Err(Error::Json { .. })));
-        assert!(matches!(with("vocab_size", 100.0.into()), Err(Error::Json { .. })));
-        assert!(matches!(with("vocab_size", "many".into()), Err(Error::Json { .. })));
+        assert!(matches!(
+            with("vocab_size", (-1).into()),
+            Err(Error::File { problem: FileProblem::Json { .. }, .. })
+        ));
+        assert!(matches!(
+            with("vocab_size", Value::Null),
+            Err(Error::File { problem: FileProblem::Json { .. }, .. })
+        ));
+        assert!(matches!(
+            with("vocab_size", 100.0.into()),
+            Err(Error::File { problem: FileProblem::Json { .. }, .. })
+        ));
+        assert!(matches!(
+            with("vocab_size", "many".into()),
+            Err(Error::File { problem: FileProblem::Json { .. }, .. })
+        ));
     }
 
     #[test]

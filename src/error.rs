@@ -1,5 +1,7 @@
 //! Every way in which a caller's files, texts or options can be wrong.
 
+use std::fmt::{self, Display, Formatter};
+use std::io;
 use std::path::PathBuf;
 
 /// `Result` with this crate's [`Error`].
@@ -13,41 +15,43 @@ use std::path::PathBuf;
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What was wrong, and where. The message names the file, tensor, field or text; a wrapped cause is in
-/// [`source`](std::error::Error::source).
+/// The cause of an error, of a type of the crate that found it.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What was wrong, and where. The message names the file, tensor, field or text; a wrapped cause is
+/// in [`source`](std::error::Error::source).
 ///
 /// ```
-/// use mpnet::{Error, SentenceEncoder};
+/// use mpnet::{Error, FileProblem, SentenceEncoder};
 ///
 /// match SentenceEncoder::from_pretrained("no/such/model") {
 ///     Err(Error::Io { path, .. }) => println!("{} is not there", path.display()),
+///     Err(Error::File { file, problem: FileProblem::Adapter }) => println!("merge {file}"),
 ///     Err(other) => println!("{other}"),
 ///     Ok(_) => unreachable!(),
 /// }
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file that the model needs is not there, or could not be read.
-    #[error("cannot read `{}`", path.display())]
+    /// A file that the model needs is not there, or could not be read or written.
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
+        /// The error of the operating system.
+        source: io::Error,
     },
 
-    /// A file is not JSON, or a field in it is missing or has the wrong type.
-    #[error("`{file}` is not valid")]
-    Json {
-        /// The file.
+    /// A file is damaged, or is not what is needed in its place.
+    File {
+        /// The file, or the directory that it should be in.
         file: String,
-        /// Line, column and what was expected.
-        source: serde_json::Error,
+        /// What is wrong with it.
+        problem: FileProblem,
     },
 
-    /// A field of a JSON file holds a value that makes no sense, or that this crate does not support.
-    #[error("`{file}`: field `{field}`: {problem}")]
+    /// A field of a JSON file holds a value that makes no sense, or that this crate does not
+    /// support.
     Field {
         /// The file.
         file: String,
@@ -57,141 +61,125 @@ pub enum Error {
         problem: String,
     },
 
-    /// The directory holds another architecture than MPNet.
-    #[error(
-        "`{file}`: model_type is `{found}`, not `mpnet`{}; this crate loads MPNet checkpoints \
-         (all-mpnet-base-v2, all-mpnet-base-v1, multi-qa-mpnet-base-*, paraphrase-mpnet-base-v2, mpnet-base)",
-        look_alike(found)
-    )]
-    Architecture {
-        /// The file that says so.
+    /// A tensor is missing, or is not what the configuration asks for.
+    Tensor {
+        /// The tensor's full name.
+        name: String,
+        /// The file, or parameters in memory.
         file: String,
-        /// The `model_type` found.
-        found: String,
+        /// What is wrong with it.
+        problem: TensorProblem,
     },
 
-    /// A module of the sentence-transformers pipeline, or its place in it, is not supported.
-    #[error("`{file}`: module `{module}`: {problem}")]
-    Module {
-        /// `modules.json` or the module's own configuration.
-        file: String,
-        /// The module's type or folder.
-        module: String,
+    /// A text cannot be made into tokens for the model.
+    Text {
+        /// The text's place in the input, from 0.
+        text: usize,
+        /// What is wrong with it.
+        problem: TextProblem,
+    },
+
+    /// A chunk of a text is not a range of it, or has no tokens.
+    Chunk {
+        /// Its place in the list of chunks, from 0.
+        chunk: usize,
         /// What is wrong with it.
         problem: String,
     },
 
-    /// A weight file is damaged: the header, an offset or a size is wrong.
-    #[error("`{file}` is not a valid safetensors file")]
-    Safetensors {
-        /// The file.
-        file: String,
-        /// What the reader found.
-        source: safetensors::SafeTensorError,
+    /// Embeddings, scores, labels or a text given by the caller cannot be used, or do not fit
+    /// together.
+    Input {
+        /// The argument.
+        input: &'static str,
+        /// What is wrong with it.
+        problem: InputProblem,
     },
 
-    /// The directory has no weights that can be read.
-    #[error("no weights in `{directory}`: {problem}")]
-    NoWeights {
-        /// The directory.
-        directory: String,
-        /// What was looked for, and what is there instead.
+    /// An option given by the caller is out of range or contradicts the model.
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with the value.
         problem: String,
     },
 
-    /// The directory holds an adapter, which has to be merged into the model that it belongs to.
-    #[error(
-        "`{file}`: a PEFT adapter is not applied here, and the weights without it are another model; in Python, merge it \
-         (model.merge_and_unload()), save the result with save_pretrained and load that"
-    )]
-    Adapter {
-        /// The adapter's configuration.
-        file: String,
+    /// A model cannot be saved there, or not in this form.
+    Save {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
     },
 
-    /// In the place of a file stands what git-lfs leaves there if it has not fetched the file.
-    #[error(
-        "`{file}` is a git-lfs pointer to a file of {size} bytes, not the file itself; run `git lfs pull` where it was cloned"
-    )]
-    GitLfsPointer {
+    /// The Hugging Face hub, or its cache, did not give a file.
+    Hub {
+        /// The repository, `organisation/name`.
+        repo: String,
+        /// The branch, tag or commit that was asked for.
+        revision: String,
         /// The file.
         file: String,
-        /// The size of what should be there.
-        size: u64,
+        /// Why not: a `HubProblem`, which `downcast_ref` finds.
+        source: Cause,
     },
 
+    /// The caller's [`CancellationToken`](crate::CancellationToken) was used.
+    Cancelled,
+}
+
+/// What is wrong with a file of a model: the `problem` of [`Error::File`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FileProblem {
+    /// It is not JSON, or a field in it is missing or has the wrong type.
+    Json {
+        /// Line, column and what was expected.
+        source: Cause,
+    },
+    /// A weight file is damaged: the header, an offset or a size is wrong.
+    Safetensors {
+        /// What the reader found.
+        source: Cause,
+    },
+    /// The directory has no weights that can be read.
+    NoWeights {
+        /// What was looked for, and what is there instead.
+        problem: String,
+    },
     /// `model.safetensors.index.json` lists a shard that cannot be right.
-    #[error("`{file}`: shard `{shard}`: {problem}")]
     Shard {
-        /// The index file.
-        file: String,
         /// The shard's file name, as the index has it.
         shard: String,
         /// What is wrong with it.
         problem: String,
     },
-
-    /// A tensor that the configuration asks for is not in the checkpoint.
-    #[error("tensor `{name}` is missing from {file}{}", nearby(found))]
-    MissingTensor {
-        /// The tensor's full name.
-        name: String,
-        /// Where it was looked for.
-        file: String,
-        /// A few names that are there.
-        found: Vec<String>,
+    /// The directory holds an adapter, which has to be merged into the model that it belongs to.
+    Adapter,
+    /// git-lfs has left its pointer in the place of the file, which it has not fetched.
+    GitLfsPointer {
+        /// The size of the file itself.
+        size: u64,
     },
-
-    /// A tensor does not have the shape that the configuration asks for.
-    #[error("tensor `{name}` in {file} has shape {found:?}, expected {expected:?}")]
-    TensorShape {
-        /// The tensor's full name.
-        name: String,
-        /// The file that holds it.
-        file: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape that the configuration asks for.
-        expected: Vec<usize>,
-    },
-
-    /// A tensor's elements are not of a floating-point type that can be read.
-    #[error("tensor `{name}` in {file} has dtype {found}, expected F32, F16, BF16 or F64")]
-    TensorDtype {
-        /// The tensor's full name.
-        name: String,
-        /// The file that holds it.
-        file: String,
-        /// The dtype, as the file writes it.
+    /// The directory holds another architecture than MPNet.
+    Architecture {
+        /// The `model_type` found.
         found: String,
     },
-
-    /// The tokenizer could not be built from its file.
-    #[error("`{file}`: not a usable tokenizer: {problem}")]
-    Tokenizer {
-        /// The file.
-        file: String,
+    /// A module of the sentence-transformers pipeline, or its place in it, is not supported.
+    Module {
+        /// The module's type or folder.
+        module: String,
         /// What is wrong with it.
         problem: String,
     },
-
-    /// A text could not be tokenised.
-    #[error("text {text}: cannot be tokenised: {problem}")]
-    Tokenize {
-        /// Its place in the input, from 0.
-        text: usize,
-        /// What the tokenizer said.
+    /// The tokenizer cannot be built from the file.
+    Tokenizer {
+        /// What is wrong with it.
         problem: String,
     },
-
     /// The tokenizer yields ids for which the model has no embedding.
-    #[error(
-        "`{file}`: token `{token}` has id {id}, but the model's embedding table has {vocab_size} rows: \
-         the tokenizer belongs to another model"
-    )]
     Vocabulary {
-        /// The tokenizer's file.
-        file: String,
         /// The token with the largest id.
         token: String,
         /// That id.
@@ -199,41 +187,8 @@ pub enum Error {
         /// Rows of the embedding table, `V`.
         vocab_size: usize,
     },
-
-    /// A token id is beyond the embedding table.
-    #[error("text {text}: token id {id} is beyond the vocabulary of {vocab_size}")]
-    TokenId {
-        /// The text's place in the input, from 0.
-        text: usize,
-        /// The id.
-        id: u32,
-        /// Rows of the embedding table, `V`.
-        vocab_size: usize,
-    },
-
-    /// A text has more tokens than the model has positions, or than the caller allows.
-    #[error("text {text} has {tokens} tokens, the limit is {limit}")]
-    TooLong {
-        /// The text's place in the input, from 0.
-        text: usize,
-        /// Its length in tokens, special tokens included.
-        tokens: usize,
-        /// The largest length allowed.
-        limit: usize,
-    },
-
-    /// A text has no tokens at all, not even special ones.
-    #[error("text {text} has no tokens")]
-    NoTokens {
-        /// The text's place in the input, from 0.
-        text: usize,
-    },
-
     /// The checkpoint does not have the head that it was to be loaded with.
-    #[error("{file} has no {expected} head (`{tensor}`): {found}")]
     Head {
-        /// The weight file.
-        file: String,
         /// The kind of head that was asked for.
         expected: &'static str,
         /// A tensor that such a head has.
@@ -241,12 +196,8 @@ pub enum Error {
         /// The heads that are there, or that there is none.
         found: String,
     },
-
     /// `config.json` names another number of labels than the head has outputs.
-    #[error("`{file}` has {labels} labels, but the head's tensor `{tensor}` has {outputs} outputs")]
     Labels {
-        /// The configuration file.
-        file: String,
         /// Labels it names (`id2label`, else `num_labels`, else 2).
         labels: usize,
         /// The tensor's full name.
@@ -254,9 +205,77 @@ pub enum Error {
         /// Its rows.
         outputs: usize,
     },
+}
 
+/// What is wrong with a tensor: the `problem` of [`Error::Tensor`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TensorProblem {
+    /// It is not there.
+    Missing {
+        /// A few names that are there.
+        found: Vec<String>,
+    },
+    /// It does not have the shape that the configuration asks for.
+    Shape {
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// Its elements are not of a floating-point type that can be read.
+    Dtype {
+        /// The dtype, as the file writes it.
+        found: String,
+    },
+}
+
+/// What is wrong with a text: the `problem` of [`Error::Text`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TextProblem {
+    /// The tokenizer failed.
+    Tokenizer {
+        /// The tokenizer's message.
+        problem: String,
+    },
+    /// A token id is beyond the embedding table.
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table, `V`.
+        vocab_size: usize,
+    },
+    /// It has more tokens than the model has positions, or than the caller allows.
+    TooLong {
+        /// Its length in tokens, special tokens included.
+        tokens: usize,
+        /// The largest length allowed.
+        limit: usize,
+    },
+    /// It has no tokens at all, not even special ones.
+    NoTokens,
+}
+
+/// What is wrong with an argument: the `problem` of [`Error::Input`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InputProblem {
+    /// Embeddings do not have the width of what they are compared with.
+    Width {
+        /// Their width.
+        found: usize,
+        /// The width that would fit.
+        expected: usize,
+    },
+    /// An embedding has a component that is infinite or not a number.
+    NotFinite {
+        /// The first such row, from 0.
+        row: usize,
+    },
+    /// There is nothing to work on.
+    Empty,
     /// A text has no mask to fill, or more than one where one is asked for.
-    #[error("the text has `{mask}` {found} times, must have it {expected}")]
     Masks {
         /// The mask token.
         mask: String,
@@ -265,96 +284,156 @@ pub enum Error {
         /// How often it must have it, in words.
         expected: &'static str,
     },
+    /// Anything else, in words.
+    Invalid(String),
+}
 
-    /// A chunk of a text is not a range of it, or has no tokens.
-    #[error("chunk {chunk} of the text: {problem}")]
-    Chunk {
-        /// Its place in the list of chunks, from 0.
-        chunk: usize,
-        /// What is wrong with it.
-        problem: String,
-    },
+impl Display for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, .. } => write!(f, "cannot read `{}`", path.display()),
+            Self::File { file, problem } => problem.describe(file, f),
+            Self::Field { file, field, problem } => {
+                write!(f, "`{file}`: field `{field}`: {problem}")
+            }
+            Self::Tensor { name, file, problem } => problem.describe(name, file, f),
+            Self::Text { text, problem } => problem.describe(*text, f),
+            Self::Chunk { chunk, problem } => write!(f, "chunk {chunk} of the text: {problem}"),
+            Self::Input { input, problem } => problem.describe(input, f),
+            Self::Option { option, problem } => write!(f, "option `{option}`: {problem}"),
+            Self::Save { path, problem } => {
+                write!(f, "cannot save to `{}`: {problem}", path.display())
+            }
+            Self::Hub { repo, revision, file, .. } => {
+                write!(f, "cannot get `{file}` of `{repo}` at revision `{revision}`")
+            }
+            Self::Cancelled => write!(f, "cancelled"),
+        }
+    }
+}
 
-    /// The caller's [`CancellationToken`](crate::CancellationToken) was used.
-    #[error("cancelled")]
-    Cancelled,
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::File {
+                problem: FileProblem::Json { source } | FileProblem::Safetensors { source },
+                ..
+            }
+            | Self::Hub { source, .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
 
-    /// A model cannot be saved there, or not in this form.
-    #[error("cannot save to `{}`: {problem}", path.display())]
-    Save {
-        /// The directory or file.
-        path: PathBuf,
-        /// Why not.
-        problem: String,
-    },
+impl FileProblem {
+    fn describe(&self, file: &str, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json { .. } => write!(f, "`{file}` is not valid"),
+            Self::Safetensors { .. } => write!(f, "`{file}` is not a valid safetensors file"),
+            Self::NoWeights { problem } => write!(f, "no weights in `{file}`: {problem}"),
+            Self::Shard { shard, problem } => write!(f, "`{file}`: shard `{shard}`: {problem}"),
+            Self::Adapter => write!(
+                f,
+                "`{file}`: a PEFT adapter is not applied here, and the weights without it are \
+                 another model; in Python, merge it (model.merge_and_unload()), save the result \
+                 with save_pretrained and load that"
+            ),
+            Self::GitLfsPointer { size } => write!(
+                f,
+                "`{file}` is a git-lfs pointer to a file of {size} bytes, not the file itself; \
+                 run `git lfs pull` where it was cloned"
+            ),
+            Self::Architecture { found } => write!(
+                f,
+                "`{file}`: model_type is `{found}`, not `mpnet`{}; this crate loads MPNet \
+                 checkpoints (all-mpnet-base-v2, all-mpnet-base-v1, multi-qa-mpnet-base-*, \
+                 paraphrase-mpnet-base-v2, mpnet-base)",
+                look_alike(found)
+            ),
+            Self::Module { module, problem } => {
+                write!(f, "`{file}`: module `{module}`: {problem}")
+            }
+            Self::Tokenizer { problem } => {
+                write!(f, "`{file}`: not a usable tokenizer: {problem}")
+            }
+            Self::Vocabulary { token, id, vocab_size } => write!(
+                f,
+                "`{file}`: token `{token}` has id {id}, but the model's embedding table has \
+                 {vocab_size} rows: the tokenizer belongs to another model"
+            ),
+            Self::Head { expected, tensor, found } => {
+                write!(f, "{file} has no {expected} head (`{tensor}`): {found}")
+            }
+            Self::Labels { labels, tensor, outputs } => write!(
+                f,
+                "`{file}` has {labels} labels, but the head's tensor `{tensor}` has {outputs} \
+                 outputs"
+            ),
+        }
+    }
+}
 
-    /// Embeddings do not have the width of what they meet: other embeddings, or ranges of calibration.
-    #[error("{what} have width {found}, expected {expected}")]
-    Width {
-        /// What has the wrong width.
-        what: &'static str,
-        /// Its width.
-        found: usize,
-        /// The width that would fit.
-        expected: usize,
-    },
+impl TensorProblem {
+    fn describe(&self, name: &str, file: &str, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { found } if found.is_empty() => {
+                write!(f, "tensor `{name}` is missing from {file}")
+            }
+            Self::Missing { found } => {
+                write!(f, "tensor `{name}` is missing from {file}, which has {}", found.join(", "))
+            }
+            Self::Shape { found, expected } => {
+                write!(f, "tensor `{name}` in {file} has shape {found:?}, expected {expected:?}")
+            }
+            Self::Dtype { found } => write!(
+                f,
+                "tensor `{name}` in {file} has dtype {found}, expected F32, F16, BF16 or F64"
+            ),
+        }
+    }
+}
 
-    /// An embedding has a component that is infinite or not a number.
-    #[error("{what}: row {row} has a value that is infinite or not a number")]
-    NotFinite {
-        /// Which embeddings.
-        what: &'static str,
-        /// The first such row, from 0.
-        row: usize,
-    },
+impl TextProblem {
+    fn describe(&self, text: usize, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tokenizer { problem } => {
+                write!(f, "text {text}: cannot be tokenised: {problem}")
+            }
+            Self::TokenId { id, vocab_size } => {
+                write!(f, "text {text}: token id {id} is beyond the vocabulary of {vocab_size}")
+            }
+            Self::TooLong { tokens, limit } => {
+                write!(f, "text {text} has {tokens} tokens, the limit is {limit}")
+            }
+            Self::NoTokens => write!(f, "text {text} has no tokens"),
+        }
+    }
+}
 
-    /// There is nothing to work on.
-    #[error("{what}: there are none")]
-    Empty {
-        /// What is missing.
-        what: &'static str,
-    },
-
-    /// An option given by the caller is out of range or contradicts the model.
-    #[error("option `{option}`: {problem}")]
-    Option {
-        /// The option's name.
-        option: &'static str,
-        /// What is wrong with the value.
-        problem: String,
-    },
-
-    /// The Hugging Face hub, or what is kept of it, did not give a file.
-    #[error("cannot get `{file}` of `{repo}` at revision `{revision}`")]
-    Hub {
-        /// The repository, `organisation/name`.
-        repo: String,
-        /// The branch, tag or commit that was asked for.
-        revision: String,
-        /// The file.
-        file: String,
-        /// Why not: with the feature `hub` a `HubProblem`, which `downcast_ref` finds.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-
-    /// Embeddings, scores or labels given by the caller do not fit together, or hold what cannot be used.
-    #[error("`{input}`: {problem}")]
-    Input {
-        /// The argument.
-        input: &'static str,
-        /// What is wrong with it, and where.
-        problem: String,
-    },
+impl InputProblem {
+    fn describe(&self, input: &str, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Width { found, expected } => {
+                write!(f, "{input} have width {found}, expected {expected}")
+            }
+            Self::NotFinite { row } => {
+                write!(f, "{input}: row {row} has a value that is infinite or not a number")
+            }
+            Self::Empty => write!(f, "{input}: there are none"),
+            Self::Masks { mask, found, expected } => {
+                write!(f, "the {input} has `{mask}` {found} times, must have it {expected}")
+            }
+            Self::Invalid(problem) => write!(f, "`{input}`: {problem}"),
+        }
+    }
 }
 
 impl Error {
-    /// The same, its text being number `by` more: for work that is done a part of the input at a time.
+    /// The same, its text being number `by` more: for work that is done a part of the input at a
+    /// time.
     pub(crate) fn moved(mut self, by: usize) -> Self {
-        if let Self::Tokenize { text, .. }
-        | Self::TokenId { text, .. }
-        | Self::TooLong { text, .. }
-        | Self::NoTokens { text } = &mut self
-        {
+        if let Self::Text { text, .. } = &mut self {
             *text += by;
         }
         self
@@ -376,12 +455,5 @@ fn look_alike(model_type: &str) -> &'static str {
              from MPNet into it, its name misleads)"
         }
         _ => "",
-    }
-}
-
-fn nearby(found: &[String]) -> String {
-    match found {
-        [] => String::new(),
-        names => format!(", which has {}", names.join(", ")),
     }
 }

@@ -64,7 +64,7 @@ mod tokenizer;
 
 pub use ndarray;
 
-pub use error::{Error, Result};
+pub use error::{Cause, Error, FileProblem, InputProblem, Result, TensorProblem, TextProblem};
 pub use files::ModelFiles;
 #[cfg(feature = "hub")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hub")))]

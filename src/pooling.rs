@@ -163,7 +163,7 @@ impl Pooling {
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] or [`Error::Field`] if it is not such a file, names an unknown mode or is for another width.
+    /// [`FileProblem::Json`](crate::FileProblem::Json) or [`Error::Field`] if it is not such a file, names an unknown mode or is for another width.
     pub fn from_json(json: impl AsRef<[u8]>, d: usize, file: &str) -> Result<Self> {
         let fields = parse_json(json.as_ref(), file)?;
         Self::from_fields(&fields, d, file)
@@ -394,6 +394,9 @@ mod tests {
                 "{error}"
             );
         }
-        assert!(matches!(read("[1, 2"), Err(Error::Json { .. })));
+        assert!(matches!(
+            read("[1, 2"),
+            Err(Error::File { problem: crate::FileProblem::Json { .. }, .. })
+        ));
     }
 }

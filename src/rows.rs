@@ -2,14 +2,14 @@
 
 use ndarray::ArrayRef2;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputProblem, Result};
 
 /// Fails with the first row that has a value that is infinite or not a number.
 pub(crate) fn finite(what: &'static str, embeddings: &ArrayRef2<f32>) -> Result<()> {
     let rows = embeddings.as_standard_layout();
     let flat = rows.as_slice().expect("a standard layout is contiguous");
     match first_not_finite(flat, embeddings.ncols()) {
-        Some(row) => Err(Error::NotFinite { what, row }),
+        Some(row) => Err(Error::Input { input: what, problem: InputProblem::NotFinite { row } }),
         None => Ok(()),
     }
 }
@@ -29,7 +29,7 @@ pub(crate) fn first_not_finite(rows: &[f32], d: usize) -> Option<usize> {
 /// Fails if there are rows, but nothing in them. `columns` says whose: "columns of the corpus".
 pub(crate) fn has_columns(columns: &'static str, (rows, width): (usize, usize)) -> Result<()> {
     match (rows, width) {
-        (1.., 0) => Err(Error::Empty { what: columns }),
+        (1.., 0) => Err(Error::Input { input: columns, problem: InputProblem::Empty }),
         _ => Ok(()),
     }
 }
@@ -38,6 +38,8 @@ pub(crate) fn has_columns(columns: &'static str, (rows, width): (usize, usize)) 
 pub(crate) fn same_width(what: &'static str, found: usize, expected: usize) -> Result<()> {
     match found == expected {
         true => Ok(()),
-        false => Err(Error::Width { what, found, expected }),
+        false => {
+            Err(Error::Input { input: what, problem: InputProblem::Width { found, expected } })
+        }
     }
 }

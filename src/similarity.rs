@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis, Zip};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputProblem, Result};
 use crate::kernels::Precision;
 use crate::kernels::Team;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
@@ -98,8 +98,8 @@ impl Similarity {
     ///
     /// # Errors
     ///
-    /// [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row with a value that is infinite or not a number,
-    /// [`Error::Empty`] for rows without columns.
+    /// [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row with a value that is infinite or not a number,
+    /// [`InputProblem::Empty`](crate::InputProblem::Empty) for rows without columns.
     pub fn all(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         check(a, b)?;
         Ok(match self {
@@ -125,11 +125,11 @@ impl Similarity {
     ///
     /// # Errors
     ///
-    /// As [`all`](Self::all), and [`Error::Input`] if the numbers of rows differ.
+    /// As [`all`](Self::all), and [`Error::Input`](crate::Error::Input) if the numbers of rows differ.
     pub fn pairwise(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array1<f32>> {
         if a.nrows() != b.nrows() {
             let problem = format!("has {} rows, `a` has {}", b.nrows(), a.nrows());
-            return Err(Error::Input { input: "b", problem });
+            return Err(Error::Input { input: "b", problem: InputProblem::Invalid(problem) });
         }
         check(a, b)?;
         Ok(match self {
@@ -406,13 +406,34 @@ mod tests {
                 similarity.pairwise(&a.view(), &b.view()).map(|scores| scores.len())
             };
             assert_eq!((all(&rows, &rows).unwrap(), pairs(&rows, &rows).unwrap()), ((2, 2), 2));
-            assert!(matches!(all(&rows, &narrow), Err(Error::Width { found: 1, expected: 2, .. })));
-            assert!(matches!(pairs(&rows, &narrow), Err(Error::Width { found: 1, .. })));
-            assert!(matches!(all(&rows, &nan), Err(Error::NotFinite { row: 0, .. })));
-            assert!(matches!(pairs(&nan, &nan), Err(Error::NotFinite { row: 0, .. })));
+            assert!(matches!(
+                all(&rows, &narrow),
+                Err(Error::Input {
+                    problem: InputProblem::Width { found: 1, expected: 2, .. },
+                    ..
+                })
+            ));
+            assert!(matches!(
+                pairs(&rows, &narrow),
+                Err(Error::Input { problem: InputProblem::Width { found: 1, .. }, .. })
+            ));
+            assert!(matches!(
+                all(&rows, &nan),
+                Err(Error::Input { problem: InputProblem::NotFinite { row: 0, .. }, .. })
+            ));
+            assert!(matches!(
+                pairs(&nan, &nan),
+                Err(Error::Input { problem: InputProblem::NotFinite { row: 0, .. }, .. })
+            ));
             assert!(matches!(pairs(&rows, &nan), Err(Error::Input { input: "b", .. })));
-            assert!(matches!(all(&empty, &empty), Err(Error::Empty { .. })));
-            assert!(matches!(pairs(&empty, &empty), Err(Error::Empty { .. })));
+            assert!(matches!(
+                all(&empty, &empty),
+                Err(Error::Input { problem: InputProblem::Empty, .. })
+            ));
+            assert!(matches!(
+                pairs(&empty, &empty),
+                Err(Error::Input { problem: InputProblem::Empty, .. })
+            ));
         }
     }
 

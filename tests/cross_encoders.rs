@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use common::{Damaged, assert_near, json, read};
 use mpnet::heads::{MaskedLM, SequenceClassification};
 use mpnet::ndarray::aview1;
-use mpnet::{Error, SentenceEncoder};
+use mpnet::{Error, FileProblem, SentenceEncoder, TextProblem};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ fn scores_as_the_reference_predicts_them() {
         let too_long = [longest[0].clone(), ("the".to_owned(), words(case.limit - 4))];
         let error = head.classify_pairs(&too_long).unwrap_err();
         assert!(
-            matches!(error, Error::TooLong { text: 1, tokens, limit } if limit == case.limit && tokens == limit + 1),
+            matches!(error, Error::Text { text: 1, problem: TextProblem::TooLong { tokens, limit } } if limit == case.limit && tokens == limit + 1),
             "case {i}: {error}"
         );
     }
@@ -135,7 +135,10 @@ fn single_texts_have_no_prompt() {
     let long = vec!["the"; 122].join(" ");
     assert!(plain.classify_pairs(&[("the", &long)]).is_ok());
     let error = prompted.classify_pairs(&[("the", &long)]).unwrap_err();
-    assert!(matches!(error, Error::TooLong { text: 0, limit: 128, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Text { text: 0, problem: TextProblem::TooLong { limit: 128, .. } }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -172,7 +175,10 @@ fn settings_that_are_refused_by_name() {
         let model = saved(kind());
         model.write("modules.json", modules.to_string());
         let error = load(&model).unwrap_err();
-        assert!(matches!(error, Error::Module { .. }), "{modules}: {error}");
+        assert!(
+            matches!(error, Error::File { problem: FileProblem::Module { .. }, .. }),
+            "{modules}: {error}"
+        );
     }
 }
 
@@ -192,7 +198,7 @@ fn the_wrong_class_for_a_model() {
     let error = SentenceEncoder::from_pretrained(model.path()).unwrap_err();
     assert!(matches!(&error, Error::Field { field, .. } if field == "model_type"), "{error}");
     let error = load(&Damaged::copy()).unwrap_err();
-    assert!(matches!(&error, Error::Head { .. }), "{error}");
+    assert!(matches!(&error, Error::File { problem: FileProblem::Head { .. }, .. }), "{error}");
     assert!(error.to_string().contains("SentenceEncoder"), "{error}");
     let error = MaskedLM::from_pretrained(directory().path()).unwrap_err();
     assert!(error.to_string().contains("sequence classification"), "{error}");

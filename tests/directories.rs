@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{assert_near, json, tiny};
 use mpnet::ndarray::{Array2, ArrayView1};
-use mpnet::{EncodeOptions, Error, Result, SentenceEncoder, WeightDtype};
+use mpnet::{EncodeOptions, Error, FileProblem, Result, SentenceEncoder, WeightDtype};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::Deserialize;
@@ -166,9 +166,9 @@ fn is_named(error: &Error) -> bool {
     matches!(
         error,
         Error::Field { .. }
-            | Error::Module { .. }
-            | Error::Tokenizer { .. }
-            | Error::NoWeights { .. }
+            | Error::File { problem: FileProblem::Module { .. }, .. }
+            | Error::File { problem: FileProblem::Tokenizer { .. }, .. }
+            | Error::File { problem: FileProblem::NoWeights { .. }, .. }
     )
 }
 

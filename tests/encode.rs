@@ -7,7 +7,7 @@ use mpnet::model::{Mpnet, Placement};
 use mpnet::ndarray::{Axis, s};
 use mpnet::{
     Batch, Checkpoint, EncodeOptions, Error, Isa, ModelFiles, Overflow, Pooling, PoolingMode,
-    Precision, SentenceEncoder, Similarity,
+    Precision, SentenceEncoder, Similarity, TextProblem,
 };
 use proptest::prelude::*;
 
@@ -177,7 +177,13 @@ fn truncation_is_reported_or_refused() {
     let error = encoder
         .encode_with(&texts, &EncodeOptions::default().overflow(Overflow::Error))
         .unwrap_err();
-    assert!(matches!(error, Error::TooLong { text: 1, tokens: 202, limit: 48 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Text { text: 1, problem: TextProblem::TooLong { tokens: 202, limit: 48 } }
+        ),
+        "{error}"
+    );
 
     // With room for all of it, nothing is dropped.
     let roomy = SentenceEncoder::builder(tiny()).max_seq_length(128).build().unwrap();

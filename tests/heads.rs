@@ -17,7 +17,9 @@ use mpnet::heads::{
     TokenClassification, TokenClassificationOptions,
 };
 use mpnet::ndarray::{Array2, ArrayD, Axis, aview1, s};
-use mpnet::{Batch, Error, Isa, ModelFiles, Precision};
+use mpnet::{
+    Batch, Error, FileProblem, InputProblem, Isa, ModelFiles, Precision, TensorProblem, TextProblem,
+};
 use proptest::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -721,7 +723,12 @@ fn assert_other_heads(path: &Path, own: &str, found: &str) {
         if head == own || (head, own) == ("token_classification", "multiple_choice") {
             continue;
         }
-        assert_error!(result, Error::Head { .. }, found, "model.safetensors");
+        assert_error!(
+            result,
+            Error::File { problem: FileProblem::Head { .. }, .. },
+            found,
+            "model.safetensors"
+        );
     }
 }
 
@@ -738,11 +745,15 @@ fn a_checkpoint_with_another_head_or_none() {
         assert_other_heads(directory(own).path(), own, found);
     }
     let tokens = directory("token_classification");
-    assert_error!(MultipleChoice::from_pretrained(tokens.path()), Error::Head { .. }, "pooler");
+    assert_error!(
+        MultipleChoice::from_pretrained(tokens.path()),
+        Error::File { problem: FileProblem::Head { .. }, .. },
+        "pooler"
+    );
     let choices = directory("multiple_choice");
     assert_error!(
         TokenClassification::from_pretrained(choices.path()),
-        Error::Labels { labels: 2, outputs: 1, .. },
+        Error::File { problem: FileProblem::Labels { labels: 2, outputs: 1, .. }, .. },
         "config.json",
         "classifier.weight"
     );
@@ -754,14 +765,18 @@ fn labels_that_do_not_fit_the_weights() {
     model.set("config.json", "id2label", serde_json::json!({"0": "a", "1": "b"}));
     assert_error!(
         SequenceClassification::from_pretrained(model.path()),
-        Error::Labels { labels: 2, outputs: 3, .. },
+        Error::File { problem: FileProblem::Labels { labels: 2, outputs: 3, .. }, .. },
         "classifier.out_proj.weight"
     );
     // No memory is taken for labels that the weights do not have.
     model.set("config.json", "id2label", Value::Null);
     model.set("config.json", "num_labels", 1_000_000_000_000_000_u64.into());
     let result = SequenceClassification::from_pretrained(model.path());
-    assert_error!(result, Error::Labels { outputs: 3, .. }, "1000000000000000");
+    assert_error!(
+        result,
+        Error::File { problem: FileProblem::Labels { outputs: 3, .. }, .. },
+        "1000000000000000"
+    );
     model.set("config.json", "num_labels", 3.into());
     let head = SequenceClassification::from_pretrained(model.path()).unwrap();
     assert_eq!(head.labels(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
@@ -774,7 +789,11 @@ fn labels_that_do_not_fit_the_weights() {
     three.insert("qa_outputs.weight".into(), (Dtype::F32, vec![3, 32], vec![0; 3 * 32 * 4]));
     write(&model, &three);
     let result = QuestionAnswering::from_pretrained(model.path());
-    assert_error!(result, Error::TensorShape { .. }, "qa_outputs.weight");
+    assert_error!(
+        result,
+        Error::Tensor { problem: TensorProblem::Shape { .. }, .. },
+        "qa_outputs.weight"
+    );
 }
 
 #[test]
@@ -817,7 +836,11 @@ fn parts_of_a_head_that_are_missing() {
         let (model, mut tensors) = (directory(head), checkpoint(head));
         tensors.remove(name);
         write(&model, &tensors);
-        assert_error!(MaskedLM::from_pretrained(model.path()), Error::MissingTensor { .. }, name);
+        assert_error!(
+            MaskedLM::from_pretrained(model.path()),
+            Error::Tensor { problem: TensorProblem::Missing { .. }, .. },
+            name
+        );
     }
     let model = directory("masked_lm");
     model.set("special_tokens_map.json", "mask_token", "<blank>".into());
@@ -829,11 +852,24 @@ fn parts_of_a_head_that_are_missing() {
 fn texts_that_cannot_be_filled() {
     let head = masked_lm();
     let none = head.fill_mask("no mask", 5);
-    assert_error!(none, Error::Masks { found: 0, .. }, "<mask>", "once");
+    assert_error!(
+        none,
+        Error::Input { input: "text", problem: InputProblem::Masks { found: 0, .. } },
+        "<mask>",
+        "once"
+    );
     let none = head.fill_masks("no mask", 5);
-    assert_error!(none, Error::Masks { found: 0, .. }, "at least once");
+    assert_error!(
+        none,
+        Error::Input { input: "text", problem: InputProblem::Masks { found: 0, .. } },
+        "at least once"
+    );
     let two = head.fill_mask("<mask> and <mask>", 5);
-    assert_error!(two, Error::Masks { found: 2, .. }, "fill_masks");
+    assert_error!(
+        two,
+        Error::Input { input: "text", problem: InputProblem::Masks { found: 2, .. } },
+        "fill_masks"
+    );
     for result in [
         head.fill_mask("<mask>", 0).map(drop),
         head.fill_masks("<mask>", 0).map(drop),
@@ -857,7 +893,9 @@ fn texts_that_are_too_long() {
         (token_classification().classify(&["a", "b", &long]).map(drop), 2, 202),
         (multiple_choice().choose("a", &["b", &long]).map(drop), 1, 205),
     ] {
-        let Error::TooLong { text: t, tokens: n, limit: 128 } = result.unwrap_err() else {
+        let Error::Text { text: t, problem: TextProblem::TooLong { tokens: n, limit: 128 } } =
+            result.unwrap_err()
+        else {
             panic!("not too long");
         };
         assert_eq!((t, n), (text, tokens));
@@ -912,9 +950,17 @@ fn arrays_and_batches_of_another_model() {
         "layer_norm_eps": 1e-5, "max_position_embeddings": 999}"#;
     let larger = mpnet::Config::from_json(larger, "config.json").unwrap();
     let batch = Batch::new(&[[0, 700, 2]], &larger).unwrap();
-    assert_error!(head.forward(&batch), Error::TokenId { id: 700, .. }, "700");
+    assert_error!(
+        head.forward(&batch),
+        Error::Text { problem: TextProblem::TokenId { id: 700, .. }, .. },
+        "700"
+    );
     let batch = Batch::new(&[vec![0; 200]], &larger).unwrap();
-    assert_error!(head.forward(&batch), Error::TooLong { tokens: 200, .. }, "200");
+    assert_error!(
+        head.forward(&batch),
+        Error::Text { problem: TextProblem::TooLong { tokens: 200, .. }, .. },
+        "200"
+    );
 
     let batch = Batch::new(&[[0, 5, 2]], head.model().config()).unwrap();
     for (hidden, problem) in [

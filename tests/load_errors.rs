@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Damaged, error_of, json, tiny};
-use mpnet::{Batch, Error, Isa, Pooling, SentenceEncoder};
+use mpnet::{Batch, Error, FileProblem, Isa, Pooling, SentenceEncoder, TensorProblem, TextProblem};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -40,13 +40,19 @@ fn missing_files() {
     let no_weights = |m: &Damaged| {
         m.remove("model.safetensors");
     };
-    assert_variant!(error_of(no_weights, &["model.safetensors"]), Error::NoWeights { .. });
+    assert_variant!(
+        error_of(no_weights, &["model.safetensors"]),
+        Error::File { problem: FileProblem::NoWeights { .. }, .. }
+    );
     let pickle = |m: &Damaged| {
         m.remove("model.safetensors").write("pytorch_model.bin", "x");
     };
-    assert_variant!(error_of(pickle, &["pytorch_model.bin", "pickle"]), Error::NoWeights { .. });
+    assert_variant!(
+        error_of(pickle, &["pytorch_model.bin", "pickle"]),
+        Error::File { problem: FileProblem::NoWeights { .. }, .. }
+    );
     let bytes = SentenceEncoder::from_bytes([], "{", "{}").unwrap_err();
-    assert_variant!(bytes, Error::Json { .. });
+    assert_variant!(bytes, Error::File { problem: FileProblem::Json { .. }, .. });
 }
 
 #[test]
@@ -62,7 +68,7 @@ fn broken_json_anywhere() {
             let model = Damaged::copy();
             let error = model.write(name, contents).load().unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
-            assert_variant!(error, Error::Json { .. });
+            assert_variant!(error, Error::File { problem: FileProblem::Json { .. }, .. });
         }
         let deep = "[".repeat(100_000);
         assert_variant!(
@@ -72,7 +78,7 @@ fn broken_json_anywhere() {
                 },
                 &[name]
             ),
-            Error::Json { .. }
+            Error::File { problem: FileProblem::Json { .. }, .. }
         );
     }
     for contents in ["", "{", "[]", "{\"version\": \"1.0\"}"] {
@@ -82,7 +88,7 @@ fn broken_json_anywhere() {
             },
             &["tokenizer.json"],
         );
-        assert_variant!(error, Error::Tokenizer { .. });
+        assert_variant!(error, Error::File { problem: FileProblem::Tokenizer { .. }, .. });
     }
 }
 
@@ -117,7 +123,7 @@ fn configurations_that_make_no_sense() {
             },
             &["config.json"],
         );
-        assert_variant!(error, Error::Json { .. });
+        assert_variant!(error, Error::File { problem: FileProblem::Json { .. }, .. });
     }
 }
 
@@ -138,11 +144,11 @@ fn sizes_that_the_weights_do_not_have() {
         ("intermediate_size", huge, "encoder.layer.0.intermediate.dense.weight"),
     ] {
         let error = error_of(sized(field, value), &[tensor, "model.safetensors", "expected ["]);
-        assert_variant!(error, Error::TensorShape { .. });
+        assert_variant!(error, Error::Tensor { problem: TensorProblem::Shape { .. }, .. });
     }
     for layers in [4, huge] {
         let error = error_of(sized("num_hidden_layers", layers), &["encoder.layer.3.", "missing"]);
-        assert_variant!(error, Error::MissingTensor { .. });
+        assert_variant!(error, Error::Tensor { problem: TensorProblem::Missing { .. }, .. });
     }
     // A layer that is there but not asked for is not an error, as in the reference.
     let model = Damaged::copy();
@@ -156,16 +162,22 @@ fn other_architectures_are_named() {
         m.set("config.json", "model_type", "xlm-roberta".into());
     };
     let error = error_of(xlm, &["xlm-roberta", "paraphrase-multilingual-mpnet-base-v2"]);
-    assert_variant!(error, Error::Architecture { .. });
+    assert_variant!(error, Error::File { problem: FileProblem::Architecture { .. }, .. });
     let bert = |m: &Damaged| {
         m.set("config.json", "model_type", "bert".into());
     };
-    assert_variant!(error_of(bert, &["`bert`"]), Error::Architecture { .. });
+    assert_variant!(
+        error_of(bert, &["`bert`"]),
+        Error::File { problem: FileProblem::Architecture { .. }, .. }
+    );
     // Even if the configuration of that architecture lacks what MPNet's must have.
     let bare = |m: &Damaged| {
         m.write("config.json", r#"{"model_type": "xlm-roberta"}"#);
     };
-    assert_variant!(error_of(bare, &["xlm-roberta"]), Error::Architecture { .. });
+    assert_variant!(
+        error_of(bare, &["xlm-roberta"]),
+        Error::File { problem: FileProblem::Architecture { .. }, .. }
+    );
 }
 
 #[test]
@@ -199,7 +211,10 @@ fn damaged_weight_files() {
         let model = Damaged::copy();
         let error = model.write("model.safetensors", case).load().unwrap_err();
         assert!(error.to_string().contains("model.safetensors"), "case {i}: {error}");
-        assert!(matches!(error, Error::Safetensors { .. }), "case {i}: {error:?}");
+        assert!(
+            matches!(error, Error::File { problem: FileProblem::Safetensors { .. }, .. }),
+            "case {i}: {error:?}"
+        );
     }
     // A sound file without any of the tensors.
     let empty = [&2_u64.to_le_bytes(), b"{}".as_slice()].concat();
@@ -209,7 +224,7 @@ fn damaged_weight_files() {
         },
         &["word_embeddings"],
     );
-    assert_variant!(error, Error::MissingTensor { .. });
+    assert_variant!(error, Error::Tensor { problem: TensorProblem::Missing { .. }, .. });
 }
 
 #[test]
@@ -226,7 +241,7 @@ fn weights_that_are_not_floats() {
         },
         &["embeddings.word_embeddings.weight", "I32"],
     );
-    assert_variant!(error, Error::TensorDtype { .. });
+    assert_variant!(error, Error::Tensor { problem: TensorProblem::Dtype { .. }, .. });
 }
 
 #[test]
@@ -244,10 +259,10 @@ fn shards_that_are_not_what_the_index_says() {
     let tensor = "embeddings.word_embeddings.weight";
     for file in ["../model-1.safetensors", "a/b", "/etc/passwd", "..", "", "a\\b", "c:x"] {
         let error = error_of(index(file, tensor), &["index.json", file]);
-        assert_variant!(error, Error::Shard { .. });
+        assert_variant!(error, Error::File { problem: FileProblem::Shard { .. }, .. });
     }
     let error = error_of(index("model-2.safetensors", tensor), &["model-2.safetensors"]);
-    assert_variant!(error, Error::Shard { .. });
+    assert_variant!(error, Error::File { problem: FileProblem::Shard { .. }, .. });
     // The index tells which files there are; which tensors, they tell themselves, as in the reference.
     for listed in [tensor, "no.such"] {
         let model = Damaged::copy();
@@ -257,7 +272,10 @@ fn shards_that_are_not_what_the_index_says() {
     let broken = |m: &Damaged| {
         m.remove("model.safetensors").write("model.safetensors.index.json", r#"{"weight_map": 3}"#);
     };
-    assert_variant!(error_of(broken, &["index.json"]), Error::Json { .. });
+    assert_variant!(
+        error_of(broken, &["index.json"]),
+        Error::File { problem: FileProblem::Json { .. }, .. }
+    );
 }
 
 #[test]
@@ -289,7 +307,10 @@ fn modules_that_are_not_supported() {
         ),
         (json!([transformer, module("sentence_transformers.models.Pooling", "/etc")]), &["/etc"]),
     ] {
-        assert_variant!(error_of(modules(list), names), Error::Module { .. });
+        assert_variant!(
+            error_of(modules(list), names),
+            Error::File { problem: FileProblem::Module { .. }, .. }
+        );
     }
 
     let dense = |change: fn(&mut serde_json::Value)| {
@@ -320,7 +341,7 @@ fn modules_that_are_not_supported() {
     );
     assert_variant!(error, Error::Field { .. });
     let error = error_of(dense(|c| c["out_features"] = 8.into()), &["linear.weight", "2_Dense"]);
-    assert_variant!(error, Error::TensorShape { .. });
+    assert_variant!(error, Error::Tensor { problem: TensorProblem::Shape { .. }, .. });
 
     let width = |m: &Damaged| {
         m.set("1_Pooling/config.json", "word_embedding_dimension", 768.into());
@@ -358,7 +379,7 @@ fn a_tokenizer_of_another_model() {
         },
         &["tokenizer.json", "beyond", "605"],
     );
-    assert_variant!(error, Error::Vocabulary { .. });
+    assert_variant!(error, Error::File { problem: FileProblem::Vocabulary { .. }, .. });
     // The ids put around a text are the post-processor's own, where that of the file counts.
     let as_saved = json!("PreTrainedTokenizerFast");
     let mut tokenizer: serde_json::Value = json("tiny/tokenizer.json");
@@ -370,7 +391,7 @@ fn a_tokenizer_of_another_model() {
         },
         &["70000"],
     );
-    assert_variant!(error, Error::Vocabulary { .. });
+    assert_variant!(error, Error::File { problem: FileProblem::Vocabulary { .. }, .. });
     // Without a post-processor an empty text has no tokens.
     let mut tokenizer: serde_json::Value = json("tiny/tokenizer.json");
     tokenizer["post_processor"] = json!(null);
@@ -378,7 +399,7 @@ fn a_tokenizer_of_another_model() {
     model.set("tokenizer_config.json", "tokenizer_class", as_saved);
     model.write("tokenizer.json", tokenizer.to_string());
     let error = model.load().unwrap().encode(&["the", ""]).unwrap_err();
-    assert_variant!(error, Error::NoTokens { text: 1 });
+    assert_variant!(error, Error::Text { text: 1, problem: TextProblem::NoTokens });
 }
 
 #[test]
@@ -425,9 +446,15 @@ fn ids_and_lengths_beyond_the_model() {
     let encoder = SentenceEncoder::from_pretrained(tiny()).unwrap();
     let config = encoder.model().config();
     let error = Batch::new(&[vec![0, 605, 2]], config).unwrap_err();
-    assert_variant!(error, Error::TokenId { text: 0, id: 605, vocab_size: 605 });
+    assert_variant!(
+        error,
+        Error::Text { text: 0, problem: TextProblem::TokenId { id: 605, vocab_size: 605 } }
+    );
     let error = Batch::new(&[vec![0], vec![5; 129]], config).unwrap_err();
-    assert_variant!(error, Error::TooLong { text: 1, tokens: 129, limit: 128 });
+    assert_variant!(
+        error,
+        Error::Text { text: 1, problem: TextProblem::TooLong { tokens: 129, limit: 128 } }
+    );
 }
 
 proptest! {

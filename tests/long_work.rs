@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{bits, pool, texts, tiny};
-use mpnet::{CancellationToken, EncodeOptions, Error, Overflow, Progress, SentenceEncoder, split};
+use mpnet::{
+    CancellationToken, EncodeOptions, Error, Overflow, Progress, SentenceEncoder, TextProblem,
+    split,
+};
 use proptest::prelude::*;
 
 fn encoder() -> SentenceEncoder {
@@ -68,7 +71,10 @@ fn errors_stay_in_their_place() {
         for (i, item) in all.into_iter().enumerate() {
             match item {
                 Ok(_) => assert!(i != 3 && i != 33),
-                Err(Error::TooLong { text, tokens: 202, limit: 48 }) => assert_eq!(text, i),
+                Err(Error::Text {
+                    text,
+                    problem: TextProblem::TooLong { tokens: 202, limit: 48 },
+                }) => assert_eq!(text, i),
                 Err(other) => panic!("{other}"),
             }
         }
@@ -80,9 +86,15 @@ fn errors_stay_in_their_place() {
         });
         texts[3] = "the man";
         let error = encoder.encode_with(&texts, &options).unwrap_err();
-        assert!(matches!(error, Error::TooLong { text: 33, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Text { text: 33, problem: TextProblem::TooLong { .. } }),
+            "{error}"
+        );
         let error = encoder.encode_tokens(&texts, &options).unwrap_err();
-        assert!(matches!(error, Error::TooLong { text: 33, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Text { text: 33, problem: TextProblem::TooLong { .. } }),
+            "{error}"
+        );
         assert_eq!(computed.load(Ordering::Relaxed), 0);
         texts[3] = &long;
     }

@@ -10,7 +10,7 @@ use mpnet::mining::{
     community_detection, mine_hard_negatives, mmr, paraphrase_mining,
 };
 use mpnet::ndarray::{Array2, Axis, s};
-use mpnet::{Error, Similarity, similarity::cos_sim};
+use mpnet::{Error, InputProblem, Similarity, similarity::cos_sim};
 
 #[derive(serde::Deserialize)]
 struct Goldens {
@@ -263,7 +263,10 @@ fn wrong_input_is_an_error() {
         assert!(matches!(pairs(options), Err(Error::Option { .. })));
     }
     let error = paraphrase_mining(&broken.view(), &default()).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { row: 8, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Input { problem: InputProblem::NotFinite { row: 8, .. }, .. }),
+        "{error}"
+    );
 
     let default = CommunityOptions::default;
     let wrong =
@@ -274,7 +277,7 @@ fn wrong_input_is_an_error() {
     }
     assert!(matches!(
         community_detection(&broken.view(), &default()),
-        Err(Error::NotFinite { .. })
+        Err(Error::Input { problem: InputProblem::NotFinite { .. }, .. })
     ));
 
     let default = NegativeOptions::default;
@@ -295,13 +298,25 @@ fn wrong_input_is_an_error() {
         let error = mine(&corpus, positives, default());
         assert!(matches!(error, Error::Option { option: "positives", .. }), "{error}");
     }
-    assert!(matches!(mine(&corpus, vec![vec![]; 12], default()), Error::Empty { .. }));
+    assert!(matches!(
+        mine(&corpus, vec![vec![]; 12], default()),
+        Error::Input { problem: InputProblem::Empty, .. }
+    ));
     let none = Array2::zeros((0, 20));
-    assert!(matches!(mine(&none, vec![vec![0]; 12], default()), Error::Empty { .. }));
+    assert!(matches!(
+        mine(&none, vec![vec![0]; 12], default()),
+        Error::Input { problem: InputProblem::Empty, .. }
+    ));
     let narrow = Array2::zeros((3, 19));
-    assert!(matches!(mine(&narrow, vec![vec![0]; 12], default()), Error::Width { .. }));
+    assert!(matches!(
+        mine(&narrow, vec![vec![0]; 12], default()),
+        Error::Input { problem: InputProblem::Width { .. }, .. }
+    ));
     let error = mine(&broken, vec![vec![0]; 12], default());
-    assert!(matches!(error, Error::NotFinite { row: 8, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Input { problem: InputProblem::NotFinite { row: 8, .. }, .. }),
+        "{error}"
+    );
     let options = default().similarity(Similarity::Dot);
     let none = Array2::zeros((0, 20));
     assert!(mine_hard_negatives(&none.view(), &corpus.view(), &[], &options).unwrap().is_empty());
@@ -311,16 +326,25 @@ fn wrong_input_is_an_error() {
     for (top_k, lambda) in [(0, 0.5), (3, -0.1), (3, 1.1), (3, f32::NAN)] {
         assert!(matches!(mmr(&query, &corpus, top_k, lambda), Err(Error::Option { .. })));
     }
-    assert!(matches!(mmr(&query, &corpus.slice(s![..0, ..]), 3, 0.5), Err(Error::Empty { .. })));
-    assert!(matches!(mmr(&query, &corpus.slice(s![.., ..3]), 3, 0.5), Err(Error::Width { .. })));
-    assert!(matches!(mmr(&query, &broken.view(), 3, 0.5), Err(Error::NotFinite { row: 8, .. })));
+    assert!(matches!(
+        mmr(&query, &corpus.slice(s![..0, ..]), 3, 0.5),
+        Err(Error::Input { problem: InputProblem::Empty, .. })
+    ));
+    assert!(matches!(
+        mmr(&query, &corpus.slice(s![.., ..3]), 3, 0.5),
+        Err(Error::Input { problem: InputProblem::Width { .. }, .. })
+    ));
+    assert!(matches!(
+        mmr(&query, &broken.view(), 3, 0.5),
+        Err(Error::Input { problem: InputProblem::NotFinite { row: 8, .. }, .. })
+    ));
 }
 
 #[test]
 fn rows_without_columns_are_an_error() {
     let (none, rows) = (Array2::<f32>::zeros((12, 0)), Array2::<f32>::zeros((3, 4)));
     let columns = |error: Error, whose: &str| {
-        assert!(matches!(error, Error::Empty { .. }), "{error}");
+        assert!(matches!(error, Error::Input { problem: InputProblem::Empty, .. }), "{error}");
         assert_eq!(error.to_string(), format!("columns of the {whose}: there are none"));
     };
     columns(paraphrase_mining(&none.view(), &Default::default()).unwrap_err(), "embeddings");

@@ -12,7 +12,7 @@ use mpnet::heads::{
     AggregationStrategy, AnswerOptions, Entity, QuestionAnswering, TokenClassification,
     TokenClassificationOptions,
 };
-use mpnet::{EncodeOptions, Error, Isa, ModelFiles, Overflow, SentenceEncoder};
+use mpnet::{EncodeOptions, Error, Isa, ModelFiles, Overflow, SentenceEncoder, TextProblem};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -374,7 +374,7 @@ fn ranges_cut_any_text() {
             let whole = match encoder.encode_tokens(&[&text], &options) {
                 Ok(mut tokens) => tokens.swap_remove(0),
                 // Without special tokens a text of white space has none.
-                Err(Error::NoTokens { .. }) => return Ok(()),
+                Err(Error::Text { problem: TextProblem::NoTokens, .. }) => return Ok(()),
                 Err(error) => panic!("{error}"),
             };
             let ranges: Vec<_> = whole.offsets.iter().flatten().cloned().collect();

@@ -3,12 +3,12 @@
 mod common;
 
 use common::search::{inputs, tensor};
-use mpnet::Error;
 use mpnet::ndarray::{Array2, arr2, s};
 use mpnet::quantization::{
     EmbeddingPrecision, QuantizedEmbeddings, Ranges, dequantize_int8, dequantize_uint8,
     quantize_embeddings, quantize_int8, quantize_uint8,
 };
+use mpnet::{Error, FileProblem, InputProblem, TensorProblem};
 
 #[test]
 fn bytes_of_the_reference() {
@@ -72,12 +72,18 @@ fn ranges_in_a_file() {
     assert!(matches!(Ranges::load("/"), Err(Error::Io { .. })));
     assert!(matches!(ranges.save(directory.path()), Err(Error::Io { .. })));
     std::fs::write(&path, "no tensors").unwrap();
-    assert!(matches!(Ranges::load(&path), Err(Error::Safetensors { .. })));
+    assert!(matches!(
+        Ranges::load(&path),
+        Err(Error::File { problem: FileProblem::Safetensors { .. }, .. })
+    ));
     let other = common::data("search.safetensors");
     assert_eq!(Ranges::load(other).unwrap().width(), 20, "a file with more in it will do");
     let tensors = common::data("goldens.safetensors");
     let error = Ranges::load(tensors).unwrap_err();
-    assert!(matches!(&error, Error::MissingTensor { name, .. } if name == "ranges"), "{error}");
+    assert!(
+        matches!(&error, Error::Tensor { name, problem: TensorProblem::Missing { .. }, .. } if name == "ranges"),
+        "{error}"
+    );
     let write = |dtype, shape: Vec<usize>, bytes: usize| {
         let bytes = vec![0; bytes];
         let tensor = safetensors::tensor::TensorView::new(dtype, shape, &bytes).unwrap();
@@ -85,9 +91,15 @@ fn ranges_in_a_file() {
         Ranges::load(&path)
     };
     let error = write(safetensors::Dtype::F32, vec![3, 4], 48);
-    assert!(matches!(error, Err(Error::TensorShape { .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(Error::Tensor { problem: TensorProblem::Shape { .. }, .. })),
+        "{error:?}"
+    );
     let error = write(safetensors::Dtype::F64, vec![2, 4], 64);
-    assert!(matches!(error, Err(Error::TensorDtype { .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(Error::Tensor { problem: TensorProblem::Dtype { .. }, .. })),
+        "{error:?}"
+    );
     assert_eq!(write(safetensors::Dtype::F32, vec![2, 0], 0).unwrap().width(), 0);
 }
 
@@ -97,26 +109,44 @@ fn wrong_input_is_an_error() {
     let ranges = Ranges::calibrate(&corpus.view()).unwrap();
     let narrow = corpus.slice(s![.., ..7]);
     let error = quantize_int8(&narrow, &ranges).unwrap_err();
-    assert!(matches!(error, Error::Width { found: 20, expected: 7, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Input { problem: InputProblem::Width { found: 20, expected: 7, .. }, .. }
+        ),
+        "{error}"
+    );
     let error = dequantize_uint8(&Array2::zeros((1, 21)).view(), &ranges).unwrap_err();
-    assert!(matches!(error, Error::Width { expected: 21, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Input { problem: InputProblem::Width { expected: 21, .. }, .. }),
+        "{error}"
+    );
     let one = Ranges::calibrate(&corpus.slice(s![..1, ..]));
     assert!(matches!(one, Err(Error::Option { option: "calibration_embeddings", .. })));
     let none = Ranges::calibrate(&corpus.slice(s![..0, ..]));
-    assert!(matches!(none, Err(Error::Empty { .. })));
+    assert!(matches!(none, Err(Error::Input { problem: InputProblem::Empty, .. })));
     let single = corpus.slice(s![..1, ..]);
     assert!(quantize_embeddings(&single, EmbeddingPrecision::Int8, None).is_err());
     let reversed = Ranges::new(arr2(&[[0.0, 1.0], [1.0, 0.5]]));
     assert!(reversed.unwrap_err().to_string().contains("dimension 1"));
     assert!(matches!(Ranges::new(Array2::zeros((3, 2))), Err(Error::Option { .. })));
-    assert!(matches!(Ranges::new(arr2(&[[f32::NAN], [1.0]])), Err(Error::NotFinite { .. })));
+    assert!(matches!(
+        Ranges::new(arr2(&[[f32::NAN], [1.0]])),
+        Err(Error::Input { problem: InputProblem::NotFinite { .. }, .. })
+    ));
     assert!("int4".parse::<EmbeddingPrecision>().unwrap_err().to_string().contains("ubinary"));
     corpus[[4, 2]] = f32::NAN;
     for precision in EmbeddingPrecision::ALL {
         let error = quantize_embeddings(&corpus.view(), precision, Some(&ranges)).unwrap_err();
-        assert!(matches!(error, Error::NotFinite { row: 4, .. }), "{error}");
+        assert!(
+            matches!(error, Error::Input { problem: InputProblem::NotFinite { row: 4, .. }, .. }),
+            "{error}"
+        );
     }
-    assert!(matches!(Ranges::calibrate(&corpus.view()), Err(Error::NotFinite { row: 4, .. })));
+    assert!(matches!(
+        Ranges::calibrate(&corpus.view()),
+        Err(Error::Input { problem: InputProblem::NotFinite { row: 4, .. }, .. })
+    ));
     for precision in EmbeddingPrecision::ALL {
         let none = corpus.slice(s![..0, ..]);
         let none = quantize_embeddings(&none, precision, None).unwrap();

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use common::{Damaged, bits, data, read, texts, tiny};
 use mpnet::{
-    EncodeOptions, Error, ModelFiles, Pooling, PoolingMode, SentenceEncoder, Similarity,
-    WeightDtype,
+    EncodeOptions, Error, FileProblem, ModelFiles, Pooling, PoolingMode, SentenceEncoder,
+    Similarity, WeightDtype,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
@@ -262,7 +262,7 @@ fn whole_or_not_at_all() {
     model.remove("model.safetensors");
     model.set("config.json", "layer_norm_eps", 1e-5.into());
     let error = large.save_pretrained(parent.path().join("third"), WeightDtype::F32).unwrap_err();
-    assert!(matches!(error, Error::NoWeights { .. }), "{error}");
+    assert!(matches!(error, Error::File { problem: FileProblem::NoWeights { .. }, .. }), "{error}");
 }
 
 #[test]

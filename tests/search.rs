@@ -13,7 +13,7 @@ use mpnet::search::{
     Hit, Rescore, RescoreOptions, SearchOptions, semantic_search, semantic_search_quantized,
     semantic_search_rescored, semantic_search_with,
 };
-use mpnet::{Error, Similarity};
+use mpnet::{Error, InputProblem, Similarity};
 
 #[derive(serde::Deserialize)]
 struct Goldens {
@@ -276,11 +276,17 @@ fn wrong_input_is_an_error() {
     }
     assert!(matches!(
         search(&queries, &Array2::zeros((0, 20)), default()),
-        Err(Error::Empty { .. })
+        Err(Error::Input { problem: InputProblem::Empty, .. })
     ));
     let narrow = Array2::zeros((2, 19));
     let error = search(&narrow, &corpus, default()).unwrap_err();
-    assert!(matches!(error, Error::Width { found: 19, expected: 20, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Input { problem: InputProblem::Width { found: 19, expected: 20, .. }, .. }
+        ),
+        "{error}"
+    );
     assert_eq!(search(&Array2::zeros((0, 20)), &corpus, default()).unwrap(), 0);
 
     let coded = quantize_embeddings(&corpus.view(), EmbeddingPrecision::Uint8, Some(&ranges));
@@ -294,7 +300,10 @@ fn wrong_input_is_an_error() {
     assert!(matches!(semantic_search_quantized(&wide, &wide, 1), Err(Error::Option { .. })));
     let none = Array2::<u8>::zeros((0, 3));
     let none = QuantizedView::Ubinary(none.view());
-    assert!(matches!(semantic_search_quantized(&none, &none, 1), Err(Error::Empty { .. })));
+    assert!(matches!(
+        semantic_search_quantized(&none, &none, 1),
+        Err(Error::Input { problem: InputProblem::Empty, .. })
+    ));
 
     let rescored = |corpus: &QuantizedView, options: &RescoreOptions| {
         semantic_search_rescored(&queries.view(), corpus, options).map(|hits| hits.len())
@@ -306,32 +315,65 @@ fn wrong_input_is_an_error() {
     let fewer = RescoreOptions::default().rescore(Rescore::Float32(corpus.slice(s![..5, ..])));
     assert!(matches!(rescored(&bits, &fewer), Err(Error::Option { option: "rescore", .. })));
     let narrow = RescoreOptions::default().rescore(Rescore::Float32(corpus.slice(s![.., ..5])));
-    assert!(matches!(rescored(&bits, &narrow), Err(Error::Width { .. })));
+    assert!(matches!(
+        rescored(&bits, &narrow),
+        Err(Error::Input { problem: InputProblem::Width { .. }, .. })
+    ));
     assert_eq!(rescored(&bits, &RescoreOptions::default()).unwrap(), 12);
-    assert!(matches!(rescored(&none, &RescoreOptions::default()), Err(Error::Empty { .. })));
+    assert!(matches!(
+        rescored(&none, &RescoreOptions::default()),
+        Err(Error::Input { problem: InputProblem::Empty, .. })
+    ));
     let zero = RescoreOptions::default().top_k(0);
     assert!(matches!(rescored(&bits, &zero), Err(Error::Option { option: "top_k", .. })));
     let narrow = Ranges::new(Array2::zeros((2, 19))).unwrap();
     let error = rescored(&coded.view(), &RescoreOptions::default().ranges(&narrow)).unwrap_err();
-    assert!(matches!(error, Error::Width { found: 19, expected: 20, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Input { problem: InputProblem::Width { found: 19, expected: 20, .. }, .. }
+        ),
+        "{error}"
+    );
     let codes = Array2::<i8>::zeros((90, 20));
     let options = RescoreOptions::default().rescore(Rescore::Int8(codes.view(), &narrow));
     let error = rescored(&bits, &options).unwrap_err();
-    assert!(matches!(error, Error::Width { found: 19, expected: 20, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Input { problem: InputProblem::Width { found: 19, expected: 20, .. }, .. }
+        ),
+        "{error}"
+    );
     let narrow = Array2::<i8>::zeros((90, 2));
     let error = rescored(&QuantizedView::Binary(narrow.view()), &RescoreOptions::default());
-    assert!(matches!(error, Err(Error::Width { .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(Error::Input { problem: InputProblem::Width { .. }, .. })),
+        "{error:?}"
+    );
 
     let mut broken = queries.clone();
     broken[[3, 19]] = f32::INFINITY;
     let error = search(&broken, &corpus, default()).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { what: "the queries", row: 3 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Input { input: "the queries", problem: InputProblem::NotFinite { row: 3 } }
+        ),
+        "{error}"
+    );
     corpus[[71, 0]] = f32::NAN;
     corpus[[70, 19]] = f32::NEG_INFINITY;
     for similarity in ["cosine", "dot", "euclidean", "manhattan"] {
         let options = default().similarity(similarity.parse().unwrap());
         let error = search(&queries, &corpus, options).unwrap_err();
-        assert!(matches!(error, Error::NotFinite { what: "the corpus", row: 70 }), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::Input { input: "the corpus", problem: InputProblem::NotFinite { row: 70 } }
+            ),
+            "{error}"
+        );
     }
 }
 
@@ -341,7 +383,7 @@ fn rows_without_columns_are_an_error() {
     #[track_caller]
     fn no_columns(result: Result<Vec<Vec<Hit>>, Error>, whose: &str) {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Empty { .. }), "{error}");
+        assert!(matches!(error, Error::Input { problem: InputProblem::Empty, .. }), "{error}");
         assert_eq!(error.to_string(), format!("columns of the {whose}: there are none"));
     }
     let (none, bytes, codes) =

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Damaged, data, json};
-use mpnet::{Error, Tokenizer};
+use mpnet::{Error, FileProblem, TextProblem, Tokenizer};
 
 fn published() -> Tokenizer {
     Tokenizer::open(data("all-mpnet-base-v2")).unwrap()
@@ -181,10 +181,16 @@ fn a_vocabulary_without_its_special_tokens() {
     let tokens = model_of_four.tokenizer().encode(&["hello [UNK]"], 8).unwrap();
     assert_eq!(tokens[0].ids, [0, 3, 4, 2]);
     let error = model_of_four.encode(&["hello", "you"]).unwrap_err();
-    assert!(matches!(error, Error::Tokenize { text: 1, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Text { text: 1, problem: TextProblem::Tokenizer { .. } }),
+        "{error}"
+    );
     assert!(error.to_string().contains("[UNK]"), "{error}");
     model.write("vocab.txt", [b'<', 0xFF, 0xFE]);
-    assert!(matches!(model.load(), Err(Error::Tokenizer { .. })));
+    assert!(matches!(
+        model.load(),
+        Err(Error::File { problem: FileProblem::Tokenizer { .. }, .. })
+    ));
 }
 
 #[test]
@@ -211,14 +217,17 @@ fn components_that_make_no_sense_are_refused() {
     let nothing = serde_json::json!({"type": "FixedLength", "length": 0});
     file["pre_tokenizer"] = serde_json::json!({"type": "Sequence", "pretokenizers": [nothing]});
     let error = Tokenizer::from_json(file.to_string(), "tokenizer.json").unwrap_err();
-    assert!(matches!(error, Error::Tokenizer { .. }), "{error}");
+    assert!(matches!(error, Error::File { problem: FileProblem::Tokenizer { .. }, .. }), "{error}");
 
     // No token for unknown words: known ones can be had, others are an error that says which text.
     let mut file: serde_json::Value = json("tiny/tokenizer.json");
     file["model"]["unk_token"] = "[NONE]".into();
     let tokenizer = Tokenizer::from_json(file.to_string(), "tokenizer.json").unwrap();
     let error = tokenizer.encode(&["the", "\u{2603}"], 48).unwrap_err();
-    assert!(matches!(error, Error::Tokenize { text: 1, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Text { text: 1, problem: TextProblem::Tokenizer { .. } }),
+        "{error}"
+    );
 }
 
 /// Files that the `tokenizers` crate reads, or does not, and panics at, when it reads them or when it comes to a text. Each is
@@ -362,7 +371,9 @@ fn no_tokenizer_file_panics() {
         assert!(
             matches!(
                 error,
-                Error::Tokenizer { .. } | Error::Tokenize { .. } | Error::Option { .. }
+                Error::File { problem: FileProblem::Tokenizer { .. }, .. }
+                    | Error::Text { problem: TextProblem::Tokenizer { .. }, .. }
+                    | Error::Option { .. }
             ),
             "{error}"
         );

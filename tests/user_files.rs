@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{copy_of_tiny, tiny};
-use mpnet::{Error, Result, SentenceEncoder, WeightDtype};
+use mpnet::{Error, Result, SentenceEncoder, TensorProblem, WeightDtype};
 
 fn with_cache(model: &Path, cache: &Path) -> Result<SentenceEncoder> {
     SentenceEncoder::builder(model).packed_cache(cache).build()
@@ -81,7 +81,10 @@ fn the_cache_is_looked_at_before_the_weights_are_read() {
     let at = weights.windows(name.len()).position(|bytes| bytes == name).unwrap();
     weights[at..at + name.len()].copy_from_slice(other);
     fs::write(model.join("model.safetensors"), weights).unwrap();
-    assert!(matches!(SentenceEncoder::from_pretrained(&model), Err(Error::MissingTensor { .. })));
+    assert!(matches!(
+        SentenceEncoder::from_pretrained(&model),
+        Err(Error::Tensor { problem: TensorProblem::Missing { .. }, .. })
+    ));
     fs::write(&notes, "my notes").unwrap();
     not_overwritten(&model, &notes);
 }

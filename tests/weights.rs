@@ -10,7 +10,10 @@ use common::{Damaged, assert_near, error_of, json, tiny};
 use mpnet::heads::MaskedLM;
 use mpnet::model::Mpnet;
 use mpnet::ndarray::{ArrayD, s};
-use mpnet::{Batch, Checkpoint, Config, Error, ModelFiles, SentenceEncoder, WeightDtype};
+use mpnet::{
+    Batch, Checkpoint, Config, Error, FileProblem, ModelFiles, SentenceEncoder, TensorProblem,
+    WeightDtype,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -268,7 +271,10 @@ fn an_encoder_whose_words_are_the_decoder() {
     untied.set("config.json", "tie_word_embeddings", false.into());
     for error in [untied.load().unwrap_err(), MaskedLM::from_pretrained(untied.path()).unwrap_err()]
     {
-        assert!(matches!(error, Error::MissingTensor { .. }), "{error}");
+        assert!(
+            matches!(error, Error::Tensor { problem: TensorProblem::Missing { .. }, .. }),
+            "{error}"
+        );
     }
 }
 
@@ -311,7 +317,10 @@ fn shards_outside_the_directory_or_not_there() {
         "gone.safetensors",
     ] {
         let error = error_of(index(file), &["model.safetensors.index.json", &format!("`{file}`")]);
-        assert!(matches!(error, Error::Shard { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::File { problem: FileProblem::Shard { .. }, .. }),
+            "{error:?}"
+        );
     }
     // A tensor that is needed and nowhere is named, whatever the index says of it.
     let lacking = |model: &Damaged| {
@@ -322,7 +331,10 @@ fn shards_outside_the_directory_or_not_there() {
         model.remove("model.safetensors").write("model.safetensors.index.json", index.to_string());
     };
     let error = error_of(lacking, &["encoder.layer.1.output.dense.bias", "index.json"]);
-    assert!(matches!(error, Error::MissingTensor { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Tensor { problem: TensorProblem::Missing { .. }, .. }),
+        "{error:?}"
+    );
     // The single file wins, as in the reference.
     let model = Damaged::copy();
     model.write("model.safetensors.index.json", r#"{"weight_map": {"a": "gone"}}"#);
@@ -349,12 +361,21 @@ fn pointers_of_git_lfs() {
                 .write(file, pointer);
         };
         let error = error_of(change, &[file, "git-lfs pointer", "437971872 bytes", "git lfs pull"]);
-        assert!(matches!(error, Error::GitLfsPointer { size: 437_971_872, .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                Error::File { problem: FileProblem::GitLfsPointer { size: 437_971_872, .. }, .. }
+            ),
+            "{error:?}"
+        );
     }
     let vocabulary = |model: &Damaged| {
         model.remove("tokenizer.json").write("vocab.txt", pointer);
     };
-    assert!(matches!(error_of(vocabulary, &["vocab.txt"]), Error::GitLfsPointer { .. }));
+    assert!(matches!(
+        error_of(vocabulary, &["vocab.txt"]),
+        Error::File { problem: FileProblem::GitLfsPointer { .. }, .. }
+    ));
     let sharded = |model: &Damaged| {
         let index = json!({"weight_map": {WORDS: SHARD}}).to_string();
         model
@@ -362,14 +383,23 @@ fn pointers_of_git_lfs() {
             .write("model.safetensors.index.json", index)
             .write(SHARD, pointer);
     };
-    assert!(matches!(error_of(sharded, &[SHARD]), Error::GitLfsPointer { .. }));
+    assert!(matches!(
+        error_of(sharded, &[SHARD]),
+        Error::File { problem: FileProblem::GitLfsPointer { .. }, .. }
+    ));
     let files = ["config.json", "model.safetensors"].map(|name| (name, pointer.as_bytes()));
     let error = SentenceEncoder::from_pretrained(ModelFiles::in_memory(files)).unwrap_err();
-    assert!(matches!(error, Error::GitLfsPointer { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::File { problem: FileProblem::GitLfsPointer { .. }, .. }),
+        "{error:?}"
+    );
     let model = Damaged::copy();
     model.write("model.safetensors", pointer);
     let error = MaskedLM::from_pretrained(model.path()).unwrap_err();
-    assert!(matches!(error, Error::GitLfsPointer { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::File { problem: FileProblem::GitLfsPointer { .. }, .. }),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -386,15 +416,15 @@ fn adapters_are_not_passed_over() {
         error_of(beside, &["adapter_config.json", "merge_and_unload", "save_pretrained"]),
         error_of(alone, &["adapter_config.json", "merge_and_unload"]),
     ] {
-        assert!(matches!(error, Error::Adapter { .. }), "{error:?}");
+        assert!(matches!(error, Error::File { problem: FileProblem::Adapter, .. }), "{error:?}");
     }
     for change in [&beside as &dyn Fn(&Damaged), &alone] {
         let model = Damaged::copy();
         change(&model);
         let error = MaskedLM::from_pretrained(model.path()).unwrap_err();
-        assert!(matches!(error, Error::Adapter { .. }), "{error:?}");
+        assert!(matches!(error, Error::File { problem: FileProblem::Adapter, .. }), "{error:?}");
         let error = Checkpoint::open(model.path()).unwrap_err();
-        assert!(matches!(error, Error::Adapter { .. }), "{error:?}");
+        assert!(matches!(error, Error::File { problem: FileProblem::Adapter, .. }), "{error:?}");
     }
 }
 
@@ -412,7 +442,7 @@ fn an_adapter_in_the_folder_of_the_transformer() {
     };
     assert!(matches!(
         error_of(change, &["0_Transformer", "adapter_config"]),
-        Error::Adapter { .. }
+        Error::File { problem: FileProblem::Adapter, .. }
     ));
 }
 
@@ -432,7 +462,10 @@ fn weights_of_another_kind_are_named() {
             model.remove("model.safetensors").write(file, "x");
         };
         let error = error_of(change, &[names[0], names[1], "model.safetensors"]);
-        assert!(matches!(error, Error::NoWeights { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::File { problem: FileProblem::NoWeights { .. }, .. }),
+            "{error:?}"
+        );
     }
     for (contents, name) in [
         (b"PK\x03\x04 and so on".as_slice(), "pickle"),
@@ -444,12 +477,18 @@ fn weights_of_another_kind_are_named() {
             model.write("model.safetensors", contents);
         };
         let error = error_of(change, &["model.safetensors", name]);
-        assert!(matches!(error, Error::NoWeights { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::File { problem: FileProblem::NoWeights { .. }, .. }),
+            "{error:?}"
+        );
     }
     let distributed = |model: &Damaged| {
         model.write("shard-00001-model-00001-of-00001.safetensors", "x");
     };
-    assert!(matches!(error_of(distributed, &["shard-00001"]), Error::NoWeights { .. }));
+    assert!(matches!(
+        error_of(distributed, &["shard-00001"]),
+        Error::File { problem: FileProblem::NoWeights { .. }, .. }
+    ));
 }
 
 /// A type that is no type of weights.
@@ -464,7 +503,10 @@ fn quantised_weights_are_refused() {
             model.write("model.safetensors", [&length, header.as_bytes(), &[0; 605 * 32]].concat());
         };
         let error = error_of(change, &[WORDS, dtype]);
-        assert!(matches!(error, Error::TensorDtype { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Tensor { problem: TensorProblem::Dtype { .. }, .. }),
+            "{error:?}"
+        );
     }
 }
 
@@ -511,7 +553,10 @@ fn fields_that_are_refused() {
         ("model_type", json!(7)),
     ] {
         let error = error_of(with(field, value), &["config.json"]);
-        assert!(matches!(error, Error::Json { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::File { problem: FileProblem::Json { .. }, .. }),
+            "{error:?}"
+        );
     }
     let text = std::fs::read_to_string(tiny().join("config.json")).unwrap();
     for (from, to) in
@@ -520,13 +565,22 @@ fn fields_that_are_refused() {
         let change = |model: &Damaged| {
             model.write("config.json", text.replacen(from, to, 1));
         };
-        assert!(matches!(error_of(change, &["config.json"]), Error::Json { .. }));
+        assert!(matches!(
+            error_of(change, &["config.json"]),
+            Error::File { problem: FileProblem::Json { .. }, .. }
+        ));
     }
     // A field that is missing has the default of the base model, which these weights are not.
     for (field, tensor) in [("intermediate_size", "intermediate.dense"), ("vocab_size", "30527")] {
         let error = error_of(with(field, Value::Null), &[tensor]);
-        assert!(matches!(error, Error::TensorShape { .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Tensor { problem: TensorProblem::Shape { .. }, .. }),
+            "{error:?}"
+        );
     }
     let error = error_of(with("num_hidden_layers", Value::Null), &["encoder.layer.3."]);
-    assert!(matches!(error, Error::MissingTensor { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Tensor { problem: TensorProblem::Missing { .. }, .. }),
+        "{error:?}"
+    );
 }

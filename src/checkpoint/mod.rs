@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result, TensorProblem};
 use crate::files::{self, Bytes, ModelFiles};
 
 pub use save::WeightDtype;
@@ -92,9 +92,9 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoWeights`] if there is neither, [`Error::Adapter`] if there is an adapter, [`Error::GitLfsPointer`] if a
-    /// file has not been fetched, [`Error::Safetensors`] or [`Error::Json`] if a header or the index is damaged,
-    /// [`Error::Shard`] if the index names a file that is outside the directory or not there.
+    /// [`FileProblem::NoWeights`](crate::FileProblem::NoWeights) if there is neither, [`FileProblem::Adapter`](crate::FileProblem::Adapter) if there is an adapter, [`FileProblem::GitLfsPointer`](crate::FileProblem::GitLfsPointer) if a
+    /// file has not been fetched, [`FileProblem::Safetensors`](crate::FileProblem::Safetensors) or [`FileProblem::Json`](crate::FileProblem::Json) if a header or the index is damaged,
+    /// [`FileProblem::Shard`](crate::FileProblem::Shard) if the index names a file that is outside the directory or not there.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let files = ModelFiles::from(directory.as_ref());
         files.check()?;
@@ -114,7 +114,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Safetensors`] if its header is damaged.
+    /// [`FileProblem::Safetensors`](crate::FileProblem::Safetensors) if its header is damaged.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
         Self::from_files(&ModelFiles::in_memory([(WEIGHTS, bytes)]), "")
     }
@@ -190,7 +190,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`] if there are none.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) if there are none.
     pub fn encoder(&self) -> Result<Weights<'_>> {
         let prefix = names::encoder_prefix(|name| self.tensors.contains_key(name))
             .ok_or_else(|| self.missing(names::WORDS))?;
@@ -230,7 +230,11 @@ impl<'a> Checkpoint<'a> {
     fn missing(&self, name: &str) -> Error {
         let names = self.names();
         let found = names.iter().take(3).map(|name| format!("`{name}`")).collect();
-        Error::MissingTensor { name: name.to_owned(), file: format!("`{}`", self.label), found }
+        Error::Tensor {
+            name: name.to_owned(),
+            file: format!("`{}`", self.label),
+            problem: TensorProblem::Missing { found },
+        }
     }
 }
 
@@ -273,11 +277,14 @@ impl<'a> Shard<'a> {
                 Ok(Self { file, data_start: size_of::<u64>() + header, metadata, bytes })
             }
             Err(source) => Err(match shards::what_it_is(&bytes) {
-                Some(kind) => Error::NoWeights {
-                    directory: files.label(folder),
-                    problem: format!("`{name}` is {kind}"),
+                Some(kind) => Error::File {
+                    file: files.label(folder),
+                    problem: FileProblem::NoWeights { problem: format!("`{name}` is {kind}") },
                 },
-                None => Error::Safetensors { file, source },
+                None => Error::File {
+                    file,
+                    problem: FileProblem::Safetensors { source: source.into() },
+                },
             }),
         }
     }

@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensorError};
 
 use super::source::{Elements, Source, Tensor};
 use super::{Checkpoint, names};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 
 /// The type in which weights are stored in a file.
 ///
@@ -144,7 +144,10 @@ pub(crate) fn save(
     let written = safetensors::serialize_to_file(tensors, Some(metadata), partial.as_ref());
     let written = written.map_err(|error| match error {
         SafeTensorError::IoError(source) => failed(source),
-        source => Error::Safetensors { file: path.display().to_string(), source },
+        source => Error::File {
+            file: path.display().to_string(),
+            problem: FileProblem::Safetensors { source: source.into() },
+        },
     });
     let moved = written.and_then(|()| fs::rename(&partial, path).map_err(failed));
     if moved.is_err() {

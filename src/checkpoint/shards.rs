@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{INDEX, WEIGHTS};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::files::ModelFiles;
 
 /// The configuration of a PEFT adapter.
@@ -24,7 +24,10 @@ struct Index {
 pub(super) fn weight_files(files: &ModelFiles, folder: &str) -> Result<Vec<String>> {
     refuse_adapter(files, folder)?;
     let listed = files.list(folder);
-    let no_weights = |problem| Error::NoWeights { directory: files.label(folder), problem };
+    let no_weights = |problem| Error::File {
+        file: files.label(folder),
+        problem: FileProblem::NoWeights { problem },
+    };
     // transformers reads such files even if there is a model.safetensors beside them.
     if let Some(name) = listed.iter().find(|name| is_distributed(name)) {
         let problem = format!(
@@ -41,10 +44,12 @@ pub(super) fn weight_files(files: &ModelFiles, folder: &str) -> Result<Vec<Strin
         Some(shards) => {
             let missing = shards.iter().find(|shard| !files.has(&format!("{folder}{shard}")));
             match missing {
-                Some(shard) => Err(Error::Shard {
+                Some(shard) => Err(Error::File {
                     file: files.label(&format!("{folder}{INDEX}")),
-                    shard: shard.clone(),
-                    problem: "is not there".to_owned(),
+                    problem: FileProblem::Shard {
+                        shard: shard.clone(),
+                        problem: "is not there".to_owned(),
+                    },
                 }),
                 None => Ok(shards.iter().map(|shard| format!("{folder}{shard}")).collect()),
             }
@@ -61,10 +66,12 @@ pub(crate) fn shard_names(files: &ModelFiles, folder: &str) -> Result<Option<Vec
     let written: BTreeSet<String> = weight_map.into_values().collect();
     let mut shards: Vec<String> = Vec::new();
     for shard in written {
-        let path = path_inside(&shard).ok_or_else(|| Error::Shard {
+        let path = path_inside(&shard).ok_or_else(|| Error::File {
             file: files.label(&name),
-            shard: shard.clone(),
-            problem: "must be a file below the index's own folder".to_owned(),
+            problem: FileProblem::Shard {
+                shard: shard.clone(),
+                problem: "must be a file below the index's own folder".to_owned(),
+            },
         })?;
         // One that is written in two ways counts where it stands last.
         shards.retain(|earlier| *earlier != path);
@@ -87,7 +94,7 @@ fn path_inside(name: &str) -> Option<String> {
 pub(crate) fn refuse_adapter(files: &ModelFiles, folder: &str) -> Result<()> {
     let name = format!("{folder}{ADAPTER}");
     match files.has(&name) {
-        true => Err(Error::Adapter { file: files.label(&name) }),
+        true => Err(Error::File { file: files.label(&name), problem: FileProblem::Adapter }),
         false => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use safetensors::Dtype;
 
 use super::convert;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TensorProblem};
 
 /// Named arrays: a checkpoint's, or parameters in memory.
 pub(crate) trait Source: Debug + Sync {
@@ -17,7 +17,7 @@ pub(crate) trait Source: Debug + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`] if it is not there, [`Error::TensorShape`] if its shape is not
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) if it is not there, [`TensorProblem::Shape`](crate::TensorProblem::Shape) if its shape is not
     /// `expected`.
     fn find(&self, name: &str, expected: &[usize]) -> Result<Tensor<'_>>;
 
@@ -52,11 +52,13 @@ impl<'s> Tensor<'s> {
         if found == expected {
             return Ok(self);
         }
-        Err(Error::TensorShape {
+        Err(Error::Tensor {
             name: self.name.to_owned(),
             file: format!("`{}`", self.file),
-            found: found.to_owned(),
-            expected: expected.to_owned(),
+            problem: TensorProblem::Shape {
+                found: found.to_owned(),
+                expected: expected.to_owned(),
+            },
         })
     }
 
@@ -72,15 +74,15 @@ impl<'s> Tensor<'s> {
     ///
     /// # Errors
     ///
-    /// [`Error::TensorDtype`] if they are not of a floating-point type that can be read.
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype) if they are not of a floating-point type that can be read.
     pub(crate) fn len(&self) -> Result<usize> {
         match self.elements {
             Elements::Floats(values) => Ok(values.len()),
             Elements::Bytes(dtype, bytes) => {
-                convert::elements(dtype, bytes).ok_or_else(|| Error::TensorDtype {
+                convert::elements(dtype, bytes).ok_or_else(|| Error::Tensor {
                     name: self.name.to_owned(),
                     file: format!("`{}`", self.file),
-                    found: format!("{dtype:?}"),
+                    problem: TensorProblem::Dtype { found: format!("{dtype:?}") },
                 })
             }
         }

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
 use super::source::{Source, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TensorProblem};
 
 /// A place among a checkpoint's names: `weights.at("encoder").at("layer.3")` is where the names that begin with
 /// `encoder.layer.3.` are.
@@ -79,7 +79,7 @@ impl<'s> Weights<'s> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::TensorDtype`], with its full name.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing), [`TensorProblem::Shape`](crate::TensorProblem::Shape) or [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with its full name.
     pub fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>> {
         self.find(name, &[len])?.to_f32().map(Array1::from)
     }
@@ -99,11 +99,10 @@ impl<'s> Weights<'s> {
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Array2<f32>> {
         let tensor = self.find(name, &[rows, columns])?;
         // A tensor without elements may have a length that no array can have.
-        Array2::from_shape_vec((rows, columns), tensor.to_f32()?).map_err(|_| Error::TensorShape {
+        Array2::from_shape_vec((rows, columns), tensor.to_f32()?).map_err(|_| Error::Tensor {
             name: self.full(name),
             file: "the checkpoint".to_owned(),
-            found: vec![rows, columns],
-            expected: vec![0, 0],
+            problem: TensorProblem::Shape { found: vec![rows, columns], expected: vec![0, 0] },
         })
     }
 
@@ -129,7 +128,7 @@ impl<'s> Weights<'s> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`] or [`Error::TensorShape`], with its full name.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) or [`TensorProblem::Shape`](crate::TensorProblem::Shape), with its full name.
     pub(crate) fn find(&self, name: &str, expected: &[usize]) -> Result<Tensor<'s>> {
         let full = self.full(name);
         self.source.find(self.stored(name).unwrap_or(&full), expected)

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use ndarray::{Array2, ArrayRef2, Axis};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, InputProblem, Result};
 use crate::sentence::{EncodeOptions, SentenceEncoder};
 use crate::similarity::Similarity;
 
 pub(super) fn wrong(input: &'static str, problem: String) -> Error {
-    Error::Input { input, problem }
+    Error::Input { input, problem: InputProblem::Invalid(problem) }
 }
 
 pub(super) fn same_length(

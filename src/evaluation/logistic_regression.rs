@@ -82,7 +82,7 @@ impl LogisticRegression {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the lengths differ, there are fewer than two classes, or a component is not finite;
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ, there are fewer than two classes, or a component is not finite;
     /// [`Error::Option`] if `c` is not positive, `max_iter` is 0, or `tol` is negative.
     pub fn fit<L: Ord + Clone>(
         &self,
@@ -252,7 +252,7 @@ impl<L: Clone> LogisticRegressionModel<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the width is another than was learnt from, or a component is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the width is another than was learnt from, or a component is not finite.
     pub fn decision_function(&self, embeddings: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let (width, want) = (embeddings.ncols(), self.coef.ncols());
         if width != want {

@@ -71,7 +71,7 @@ impl KNeighborsClassifier {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the lengths differ or are 0, or a component is not finite; [`Error::Option`] if `n_neighbors` is
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a component is not finite; [`Error::Option`] if `n_neighbors` is
     /// 0 or more than there are embeddings.
     pub fn fit<L: Ord + Clone>(
         &self,
@@ -104,7 +104,7 @@ impl<L: Clone> KNeighborsModel<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the width is another than that of the labelled embeddings, or a component is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the width is another than that of the labelled embeddings, or a component is not finite.
     pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<L>> {
         let (width, want) = (embeddings.ncols(), self.embeddings.ncols());
         if width != want {

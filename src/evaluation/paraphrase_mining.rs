@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use ndarray::ArrayRef2;
 
 use super::input::{Texts, finite_rows, wrong};
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::mining::{Paraphrase, ParaphraseOptions, paraphrase_mining};
 use crate::sentence::SentenceEncoder;
 
@@ -78,7 +78,7 @@ impl ParaphraseMiningEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if `duplicates` is empty, names a sentence beyond the last, or one as its own duplicate;
+    /// [`Error::Input`](crate::Error::Input) if `duplicates` is empty, names a sentence beyond the last, or one as its own duplicate;
     /// [`Error::Option`] if `max_pairs` or `top_k` is 0; those of [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
@@ -104,7 +104,7 @@ impl ParaphraseMiningEvaluator {
     ///
     /// # Errors
     ///
-    /// As [`evaluate`](Self::evaluate), and [`Error::Input`] if a component is not finite.
+    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if a component is not finite.
     pub fn score_embeddings(
         &self,
         embeddings: &ArrayRef2<f32>,
@@ -131,7 +131,7 @@ impl ParaphraseMiningEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if `duplicates` is empty or names a sentence as its own duplicate, a pair occurs twice, or a score
+    /// [`Error::Input`](crate::Error::Input) if `duplicates` is empty or names a sentence as its own duplicate, a pair occurs twice, or a score
     /// is not finite.
     pub fn score_pairs(
         &self,
@@ -227,7 +227,10 @@ impl ParaphraseMiningEvaluator {
             }
             if let Some(sentences) = sentences.filter(|&sentences| i.max(j) >= sentences) {
                 let problem = format!("({i}, {j}) is beyond the {sentences} sentences");
-                return Err(Error::Input { input: "duplicates", problem });
+                return Err(Error::Input {
+                    input: "duplicates",
+                    problem: InputProblem::Invalid(problem),
+                });
             }
         }
         Ok(())

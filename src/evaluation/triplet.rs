@@ -58,7 +58,7 @@ impl TripletEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the lengths differ or are 0; [`Error::Option`] if `margin` is not finite; those of
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; [`Error::Option`] if `margin` is not finite; those of
     /// [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
@@ -92,7 +92,7 @@ impl TripletEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the shapes differ, there are no triplets, or a component is not finite; [`Error::Option`] if
+    /// [`Error::Input`](crate::Error::Input) if the shapes differ, there are no triplets, or a component is not finite; [`Error::Option`] if
     /// `margin` is not finite.
     pub fn score_embeddings(
         &self,
@@ -132,7 +132,7 @@ impl TripletEvaluator {
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if the lengths differ or are 0, or a similarity is not finite; [`Error::Option`] if `margin` is not.
+/// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a similarity is not finite; [`Error::Option`] if `margin` is not.
 pub fn triplet_accuracy(positive: &[f64], negative: &[f64], margin: f64) -> Result<f64> {
     same_length(("negative", negative.len()), ("positive", positive.len()))?;
     not_empty("positive", positive.len())?;

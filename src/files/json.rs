@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 
 /// The JSON text `bytes` as `T`; `file` names it in errors.
 ///
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Json`], with line and column.
+/// [`FileProblem::Json`](crate::FileProblem::Json), with line and column.
 pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8], file: &str) -> Result<T> {
     let strict = match serde_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
@@ -32,7 +32,7 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8], file: &str) -> Resul
         Err(error) if error.is_data() && (!strict.is_data() || is_repeated(&strict)) => error,
         Err(_) => strict,
     };
-    Err(Error::Json { file: file.to_owned(), source })
+    Err(Error::File { file: file.to_owned(), problem: FileProblem::Json { source: source.into() } })
 }
 
 /// Whether a key occurs twice, which is an error of structs, but not of [`Value`].
@@ -197,18 +197,29 @@ mod tests {
             "\"\\",
         ] {
             let read = parse_json::<Value>(text.as_bytes(), "x.json");
-            assert!(matches!(&read, Err(Error::Json { .. })), "{text}: {read:?}");
+            assert!(
+                matches!(&read, Err(Error::File { problem: FileProblem::Json { .. }, .. })),
+                "{text}: {read:?}"
+            );
         }
         assert!(parse_json::<Value>(b"[\"\xe9\"]", "x.json").is_err());
     }
 
     #[test]
     fn an_error_says_where() {
-        let Err(Error::Json { file, source }) = fields("{\n  \"a\": \"many\"\n}") else { panic!() };
+        let Err(Error::File { file, problem: FileProblem::Json { source } }) =
+            fields("{\n  \"a\": \"many\"\n}")
+        else {
+            panic!()
+        };
+        let source = source.downcast_ref::<serde_json::Error>().unwrap();
         assert_eq!((&*file, source.line()), ("x.json", 2));
         // The field that is not a number, although the text around it had to be mended first.
         for text in [r#"{"a": NaN}"#, r#"{"a": 1, "a": "NaN", "c": NaN}"#] {
-            let Err(Error::Json { source, .. }) = fields(text) else { panic!("{text}") };
+            let Err(Error::File { problem: FileProblem::Json { source, .. }, .. }) = fields(text)
+            else {
+                panic!("{text}")
+            };
             assert!(source.to_string().contains("NaN"), "{source}");
         }
     }

@@ -18,7 +18,7 @@ use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 
 pub(crate) use digest::digest;
 pub(crate) use json::parse_json;
@@ -234,7 +234,10 @@ impl<'a> ModelFiles<'a> {
     /// Fails if `bytes`, of the file `name`, are what git-lfs puts in the place of a file that was not fetched.
     fn fetched<B: std::ops::Deref<Target = [u8]>>(&self, name: &str, bytes: B) -> Result<B> {
         match size_in_pointer(&bytes) {
-            Some(size) => Err(Error::GitLfsPointer { file: self.label(name), size }),
+            Some(size) => Err(Error::File {
+                file: self.label(name),
+                problem: FileProblem::GitLfsPointer { size },
+            }),
             None => Ok(bytes),
         }
     }

@@ -7,7 +7,7 @@ use super::head_config::HeadConfig;
 use crate::batch::{Batch, TOKENS_PER_BATCH};
 use crate::checkpoint::{Checkpoint, Weights, refuse_adapter};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
@@ -146,16 +146,18 @@ impl<'s, 'a> Source<'s, 'a> {
         }
         let others = Kind::ALL.into_iter().filter(|&other| has(other));
         let others: Vec<&str> = others.map(Kind::name).collect();
-        Err(Error::Head {
+        Err(Error::File {
             file: format!("`{}`", self.checkpoint.label()),
-            expected: kind.name(),
-            tensor: if root.has(kind.tensor()) { "pooler.dense.weight" } else { kind.tensor() },
-            found: match &others[..] {
-                [] if self.files.has("modules.json") => "it is an encoder without a head; \
+            problem: FileProblem::Head {
+                expected: kind.name(),
+                tensor: if root.has(kind.tensor()) { "pooler.dense.weight" } else { kind.tensor() },
+                found: match &others[..] {
+                    [] if self.files.has("modules.json") => "it is an encoder without a head; \
                     SentenceEncoder loads a directory with a modules.json"
-                    .to_owned(),
-                [] => "it is an encoder without a head".to_owned(),
-                names => format!("what it has is one for {}", names.join(" or ")),
+                        .to_owned(),
+                    [] => "it is an encoder without a head".to_owned(),
+                    names => format!("what it has is one for {}", names.join(" or ")),
+                },
             },
         })
     }

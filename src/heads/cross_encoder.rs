@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::files::{ModelFiles, TRANSFORMER_SETTINGS, is_true};
 
 /// sentence-transformers' own configuration.
@@ -79,10 +79,9 @@ impl CrossEncoder {
 
 /// The folder of the one module that an MPNet cross-encoder has.
 fn transformer_folder(entries: &[Entry], file: &str) -> Result<String> {
-    let wrong = |module: &str, problem: &str| Error::Module {
+    let wrong = |module: &str, problem: &str| Error::File {
         file: file.to_owned(),
-        module: module.to_owned(),
-        problem: problem.to_owned(),
+        problem: FileProblem::Module { module: module.to_owned(), problem: problem.to_owned() },
     };
     let own = |entry: &Entry| {
         let mut parts = entry.class.split('.');

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result, TensorProblem};
 use crate::files::parse_json;
 
 /// What a sequence classification head was trained for: `problem_type` in `config.json`.
@@ -111,20 +111,22 @@ impl HeadConfig {
     }
 
     /// What `load` reads for that number of labels, and their names. Weights that are right but for the number of their
-    /// rows are an [`Error::Labels`].
+    /// rows are an [`FileProblem::Labels`](crate::FileProblem::Labels).
     pub(super) fn labelled<T>(
         &self,
         load: impl FnOnce(usize) -> Result<T>,
     ) -> Result<(T, Vec<String>)> {
         let loaded = load(self.num_labels).map_err(|error| match error {
-            Error::TensorShape { name, found, expected, .. }
-                if found.len() == expected.len() && found.get(1..) == expected.get(1..) =>
-            {
-                Error::Labels {
+            Error::Tensor {
+                name, problem: TensorProblem::Shape { found, expected, .. }, ..
+            } if found.len() == expected.len() && found.get(1..) == expected.get(1..) => {
+                Error::File {
                     file: self.file.clone(),
-                    labels: self.num_labels,
-                    tensor: name,
-                    outputs: found.first().copied().unwrap_or(0),
+                    problem: FileProblem::Labels {
+                        labels: self.num_labels,
+                        tensor: name,
+                        outputs: found.first().copied().unwrap_or(0),
+                    },
                 }
             }
             other => other,
@@ -192,6 +194,9 @@ mod tests {
             let error = config(json).unwrap_err();
             assert!(matches!(&error, Error::Field { field: f, .. } if f == field), "{error:?}");
         }
-        assert!(matches!(config(r#"{"id2label": [1]}"#), Err(Error::Json { .. })));
+        assert!(matches!(
+            config(r#"{"id2label": [1]}"#),
+            Err(Error::File { problem: FileProblem::Json { .. }, .. })
+        ));
     }
 }

@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayRef2, Axis};
 use super::backbone::{Backbone, Kind, Source};
 use super::probability::{best, softmax};
 use crate::batch::Batch;
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::{LayerNorm, Linear};
 
@@ -108,7 +108,7 @@ impl MaskedLM {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?)
     }
@@ -165,8 +165,8 @@ impl MaskedLM {
     ///
     /// # Errors
     ///
-    /// [`Error::Masks`] if the text has no mask, or several (see [`fill_masks`](Self::fill_masks)); [`Error::Option`] if
-    /// `top_k` is 0; [`Error::TooLong`] if the text has more tokens than the model has positions.
+    /// [`InputProblem::Masks`](crate::InputProblem::Masks) if the text has no mask, or several (see [`fill_masks`](Self::fill_masks)); [`Error::Option`] if
+    /// `top_k` is 0; [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the text has more tokens than the model has positions.
     pub fn fill_mask(&self, text: &str, top_k: usize) -> Result<Vec<MaskFill>> {
         at_least_one("top_k", top_k)?;
         let (ids, masks) = self.find_masks(text)?;
@@ -200,7 +200,10 @@ impl MaskedLM {
     }
 
     fn wrong_masks(&self, found: usize, expected: &'static str) -> Error {
-        Error::Masks { mask: self.mask_token().to_owned(), found, expected }
+        Error::Input {
+            input: "text",
+            problem: InputProblem::Masks { mask: self.mask_token().to_owned(), found, expected },
+        }
     }
 
     /// The ids of a text, and which of them are masks.

@@ -63,8 +63,8 @@ macro_rules! pretrained {
             /// # Errors
             ///
             /// An [`Error`](crate::Error) that names the file, field or tensor, if one is missing, damaged or not
-            /// supported; among them [`Error::Head`](crate::Error::Head) if the checkpoint has another head or none, and
-            /// [`Error::Labels`](crate::Error::Labels) if the labels of `config.json` do not fit the weights.
+            /// supported; among them [`FileProblem::Head`](crate::FileProblem::Head) if the checkpoint has another head or none, and
+            /// [`FileProblem::Labels`](crate::FileProblem::Labels) if the labels of `config.json` do not fit the weights.
             pub fn from_pretrained<'a>(
                 files: impl Into<crate::ModelFiles<'a>>,
             ) -> crate::Result<Self> {

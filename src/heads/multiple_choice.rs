@@ -61,7 +61,7 @@ impl MultipleChoice {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`; [`Error::TokenId`] or [`Error::TooLong`] if the batch
+    /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`; [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch
     /// was made for another model.
     pub fn forward(&self, batch: &Batch, num_choices: usize) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?, batch, num_choices)
@@ -116,7 +116,7 @@ impl MultipleChoice {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if there are no choices; [`Error::TooLong`] if question and choice number `text` together have more
+    /// [`Error::Option`] if there are no choices; [`TextProblem::TooLong`](crate::TextProblem::TooLong) if question and choice number `text` together have more
     /// tokens than the model has positions.
     pub fn choose<S: AsRef<str> + Sync>(&self, question: &str, choices: &[S]) -> Result<Vec<f32>> {
         if choices.is_empty() {

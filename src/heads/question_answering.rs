@@ -207,7 +207,7 @@ impl QuestionAnswering {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?)
     }

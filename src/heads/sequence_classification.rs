@@ -8,7 +8,7 @@ use super::backbone::{Backbone, Kind, Source, first_tokens};
 use super::head_config::{ProblemType, SavedActivation};
 use super::probability::{best, sigmoid, softmax};
 use crate::batch::Batch;
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, Result, TextProblem, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::nn::Linear;
 use crate::tokenizer::Tokens;
@@ -261,7 +261,7 @@ impl SequenceClassification {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenId`](crate::Error::TokenId) or [`Error::TooLong`](crate::Error::TooLong) if the batch was made for
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for
     /// another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?, batch)
@@ -303,7 +303,7 @@ impl SequenceClassification {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLong`](crate::Error::TooLong) if a text has more, [`Error::Tokenize`](crate::Error::Tokenize) if the
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more, [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the
     /// tokenizer fails.
     pub fn classify<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<LabelScore>> {
         Ok(self.classify_top_k(texts, 1)?.into_iter().flatten().collect())
@@ -387,7 +387,10 @@ impl SequenceClassification {
         let limit = self.max_pair_length;
         let long = |tokens: &Tokens| tokens.ids.len() > limit;
         match tokens.iter().position(long) {
-            Some(text) => Err(Error::TooLong { text, tokens: tokens[text].ids.len(), limit }),
+            Some(text) => Err(Error::Text {
+                text,
+                problem: TextProblem::TooLong { tokens: tokens[text].ids.len(), limit },
+            }),
             None => self.rank(&tokens, top_k),
         }
     }

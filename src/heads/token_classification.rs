@@ -169,7 +169,7 @@ impl TokenClassification {
     ///
     /// # Errors
     ///
-    /// [`Error::TokenId`] or [`Error::TooLong`] if the batch was made for another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?)
     }
@@ -232,7 +232,7 @@ impl TokenClassification {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLong`] if a text has more tokens than the model has positions, and no stride is set; [`Error::Option`] if
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more tokens than the model has positions, and no stride is set; [`Error::Option`] if
     /// the stride leaves no room for new tokens in a window, or if there is one without an aggregation.
     pub fn classify_with<S: AsRef<str> + Sync>(
         &self,

@@ -98,8 +98,8 @@ impl CommunityOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if the threshold is not a number or a size is 0, [`Error::NotFinite`] for an embedding with a value that is
-/// infinite or not a number, [`Error::Empty`] for rows without columns. No embeddings give no communities.
+/// [`Error::Option`] if the threshold is not a number or a size is 0, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is
+/// infinite or not a number, [`InputProblem::Empty`](crate::InputProblem::Empty) for rows without columns. No embeddings give no communities.
 pub fn community_detection(
     embeddings: &ArrayRef2<f32>,
     options: &CommunityOptions,

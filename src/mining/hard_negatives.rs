@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayRef2, s};
 
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::rows::{finite, has_columns, same_width};
 use crate::search::{Chunks, Hit, search};
 use crate::similarity::Similarity;
@@ -255,8 +255,8 @@ impl HardNegatives {
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for a corpus without rows, rows without columns or a query without positives, [`Error::Width`] if the widths differ,
-/// [`Error::NotFinite`] for a value that is infinite or not a number, [`Error::Option`] for positives that are not one list for each query or not
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, rows without columns or a query without positives, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a number, [`Error::Option`] for positives that are not one list for each query or not
 /// rows of the corpus, `num_negatives` of 0, ranges that leave fewer candidates than that, or a limit that is not a number.
 pub fn mine_hard_negatives(
     queries: &ArrayRef2<f32>,
@@ -307,7 +307,7 @@ fn check(
     positives: &[Vec<usize>],
 ) -> Result<()> {
     if corpus.nrows() == 0 {
-        return Err(Error::Empty { what: "rows of the corpus" });
+        return Err(Error::Input { input: "rows of the corpus", problem: InputProblem::Empty });
     }
     has_columns("columns of the corpus", corpus.dim())?;
     has_columns("columns of the queries", queries.dim())?;
@@ -317,7 +317,7 @@ fn check(
         return wrong(format!("{} lists for {} queries", positives.len(), queries.nrows()));
     }
     if positives.iter().any(Vec::is_empty) {
-        return Err(Error::Empty { what: "positives of a query" });
+        return Err(Error::Input { input: "positives of a query", problem: InputProblem::Empty });
     }
     if let Some(row) = positives.iter().flatten().find(|&&row| row >= corpus.nrows()) {
         return wrong(format!("row {row} of a corpus of {}", corpus.nrows()));

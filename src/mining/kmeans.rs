@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView1, Axis, s};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
@@ -119,7 +119,7 @@ impl KMeans {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] for fewer rows than clusters, rows without columns, a component that is not finite, or initial centroids of another
+    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a component that is not finite, or initial centroids of another
     /// shape than `[k, D]`; [`Error::Option`] if `n_clusters`, `n_init` or `max_iter` is 0, or `tol` is negative.
     pub fn fit(&self, embeddings: &ArrayRef2<f32>) -> Result<Clustering> {
         check(embeddings, self.n_clusters, &self.init)?;
@@ -162,12 +162,15 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if the width is another than the centroids', or a component is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the width is another than the centroids', or a component is not finite.
     pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<usize>> {
         let (width, want) = (embeddings.ncols(), self.centroids.ncols());
         if width != want {
             let problem = format!("width {width}, the centroids have {want}");
-            return Err(Error::Input { input: "embeddings", problem });
+            return Err(Error::Input {
+                input: "embeddings",
+                problem: InputProblem::Invalid(problem),
+            });
         }
         finite("embeddings", embeddings)?;
         let mean = mean(&self.centroids.view());
@@ -380,14 +383,14 @@ pub(super) fn check(
     let (rows, width) = embeddings.dim();
     if rows < n_clusters {
         let problem = format!("{rows} rows cannot make {n_clusters} clusters");
-        return Err(Error::Input { input: "embeddings", problem });
+        return Err(Error::Input { input: "embeddings", problem: InputProblem::Invalid(problem) });
     }
     finite("embeddings", embeddings)?;
     if let KMeansInit::Centroids(centroids) = init {
         if centroids.dim() != (n_clusters, width) {
             let problem =
                 format!("shape {:?}, expected {:?}", centroids.dim(), (n_clusters, width));
-            return Err(Error::Input { input: "init", problem });
+            return Err(Error::Input { input: "init", problem: InputProblem::Invalid(problem) });
         }
         finite("init", &centroids.view())?;
     }
@@ -403,10 +406,16 @@ pub(super) fn not_negative(option: &'static str, value: f64) -> Result<()> {
 
 fn finite(input: &'static str, rows: &ArrayRef2<f32>) -> Result<()> {
     if rows.nrows() > 0 && rows.ncols() == 0 {
-        return Err(Error::Input { input, problem: "its rows have no columns".into() });
+        return Err(Error::Input {
+            input,
+            problem: InputProblem::Invalid("its rows have no columns".into()),
+        });
     }
     match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
         None => Ok(()),
-        Some(((row, _), x)) => Err(Error::Input { input, problem: format!("row {row} has {x}") }),
+        Some(((row, _), x)) => Err(Error::Input {
+            input,
+            problem: InputProblem::Invalid(format!("row {row} has {x}")),
+        }),
     }
 }

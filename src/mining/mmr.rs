@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView2, Axis};
 
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
@@ -40,7 +40,7 @@ use crate::similarity::normalized;
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for no documents, or documents without columns, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a value that is infinite or not a
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for no documents, or documents without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a
 /// number, [`Error::Option`] if `top_k` is 0 or `lambda` is not between 0 and 1.
 pub fn mmr(
     query: &ArrayRef1<f32>,
@@ -54,7 +54,7 @@ pub fn mmr(
         return Err(Error::Option { option: "lambda", problem });
     }
     if documents.nrows() == 0 {
-        return Err(Error::Empty { what: "documents" });
+        return Err(Error::Input { input: "documents", problem: InputProblem::Empty });
     }
     has_columns("columns of the documents", documents.dim())?;
     same_width("the query", query.len(), documents.ncols())?;

@@ -130,8 +130,8 @@ impl ParaphraseOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Option`](crate::Error::Option) if an option is 0, [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is
-/// infinite or not a number, [`Error::Empty`](crate::Error::Empty) for rows without columns. No embeddings, or one, give no pairs.
+/// [`Error::Option`](crate::Error::Option) if an option is 0, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is
+/// infinite or not a number, [`InputProblem::Empty`](crate::InputProblem::Empty) for rows without columns. No embeddings, or one, give no pairs.
 pub fn paraphrase_mining(
     embeddings: &ArrayRef2<f32>,
     options: &ParaphraseOptions,

@@ -114,8 +114,8 @@ impl Mpnet {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`](crate::Error::MissingTensor), [`Error::TensorShape`](crate::Error::TensorShape) or
-    /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the tensor's name; [`Error::Option`](crate::Error::Option) if the
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing), [`TensorProblem::Shape`](crate::TensorProblem::Shape) or
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with the tensor's name; [`Error::Option`](crate::Error::Option) if the
     /// operating system refuses the instruction set.
     pub fn prepare(w: &Weights, config: &Config, at: &Placement) -> Result<Self> {
         Self::prepare_by(w, config, Plan::new(config, at, false), at)

@@ -116,9 +116,9 @@ impl MpnetParameters {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`](crate::Error::MissingTensor),
-    /// [`Error::TensorShape`](crate::Error::TensorShape) or
-    /// [`Error::TensorDtype`](crate::Error::TensorDtype), with the name of the tensor.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing),
+    /// [`TensorProblem::Shape`](crate::TensorProblem::Shape) or
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with the name of the tensor.
     pub fn load(w: &Weights, config: &Config) -> Result<Self> {
         let w = &w.clone().tied(config.tie_word_embeddings);
         let (v, p, d) = (config.vocab_size, config.max_position_embeddings, config.hidden_size);

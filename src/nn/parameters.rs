@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use ndarray::{Array, ArrayViewD, ArrayViewMutD, CowArray, Dimension, IxDyn};
 
 use crate::checkpoint::{Elements, Source, Tensor, Weights};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TensorProblem};
 
 /// A tree of `f32` arrays, each with a name: the trainable part of a model or of a block of it.
 ///
@@ -203,7 +203,7 @@ impl Source for NamedParameters<'_> {
     fn find(&self, name: &str, expected: &[usize]) -> Result<Tensor<'_>> {
         let (name, array) = self.arrays.get_key_value(name).ok_or_else(|| {
             let (name, file) = (name.to_owned(), MEMORY.to_owned());
-            Error::MissingTensor { name, file, found: Vec::new() }
+            Error::Tensor { name, file, problem: TensorProblem::Missing { found: Vec::new() } }
         })?;
         let elements = Elements::Floats(array.as_slice().expect(STANDARD));
         Tensor::new(name, MEMORY, elements).checked(array.shape(), expected)

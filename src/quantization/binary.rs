@@ -19,7 +19,7 @@ use crate::rows::finite;
 ///
 /// # Errors
 ///
-/// [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is infinite or not a number.
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is infinite or not a number.
 pub fn quantize_ubinary(embeddings: &ArrayRef2<f32>) -> Result<Array2<u8>> {
     finite("the embeddings", embeddings)?;
     let (rows, d) = embeddings.dim();

@@ -184,8 +184,8 @@ const FEWEST_FOR_RANGES: usize = 100;
 ///
 /// # Errors
 ///
-/// [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a value that is infinite or not a number,
-/// [`Error::Width`](crate::Error::Width) for ranges of another width, and what [`Ranges::calibrate`] says if there are none.
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is infinite or not a number,
+/// [`InputProblem::Width`](crate::InputProblem::Width) for ranges of another width, and what [`Ranges::calibrate`] says if there are none.
 pub fn quantize_embeddings(
     embeddings: &ArrayRef2<f32>,
     precision: EmbeddingPrecision,

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, InputProblem, Result, TensorProblem};
 use crate::files::ModelFiles;
 use crate::rows::finite;
 
@@ -45,7 +45,7 @@ impl Ranges {
     /// # Errors
     ///
     /// [`Error::Option`] if there are not two rows, a smallest value is above its largest, or the difference of the two is too large
-    /// for an `f32`; [`Error::NotFinite`] for a row with a value that is infinite or not a number.
+    /// for an `f32`; [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row with a value that is infinite or not a number.
     pub fn new(ranges: Array2<f32>) -> Result<Self> {
         let wrong = |problem| Err(Error::Option { option: TENSOR, problem });
         if ranges.nrows() != 2 {
@@ -76,17 +76,22 @@ impl Ranges {
     /// let ranges = Ranges::calibrate(&arr2(&[[0.1_f32, 3.0], [0.4, -1.0]]).view())?;
     /// assert_eq!(ranges.as_array(), arr2(&[[0.1, -1.0], [0.4, 3.0]]));
     /// let none = Ranges::calibrate(&arr2(&[[0.0_f32; 2]; 0]).view());
-    /// assert!(matches!(none, Err(Error::Empty { .. })));
+    /// assert!(matches!(none, Err(Error::Input { problem: mpnet::InputProblem::Empty, .. })));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Empty`] if there are none, [`Error::Option`] for a single one, of which every range would be empty, and for values
-    /// of one dimension whose difference is too large for an `f32`, [`Error::NotFinite`] for one with a value that is infinite or not a number.
+    /// [`InputProblem::Empty`](crate::InputProblem::Empty) if there are none, [`Error::Option`] for a single one, of which every range would be empty, and for values
+    /// of one dimension whose difference is too large for an `f32`, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for one with a value that is infinite or not a number.
     pub fn calibrate(embeddings: &ArrayRef2<f32>) -> Result<Self> {
         match embeddings.nrows() {
-            0 => return Err(Error::Empty { what: "embeddings for calibration" }),
+            0 => {
+                return Err(Error::Input {
+                    input: "embeddings for calibration",
+                    problem: InputProblem::Empty,
+                });
+            }
             1 => {
                 let problem = "ranges cannot be had from a single embedding".to_owned();
                 return Err(Error::Option { option: "calibration_embeddings", problem });
@@ -147,7 +152,10 @@ impl Ranges {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes: Vec<u8> = self.0.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let damaged = |source| Error::Safetensors { file: path.display().to_string(), source };
+        let damaged = |source: safetensors::SafeTensorError| Error::File {
+            file: path.display().to_string(),
+            problem: FileProblem::Safetensors { source: source.into() },
+        };
         let tensor = TensorView::new(Dtype::F32, vec![2, self.width()], &bytes).map_err(damaged)?;
         let file = safetensors::serialize([(TENSOR, tensor)], None).map_err(damaged)?;
         std::fs::write(path, file).map_err(|source| Error::Io { path: path.to_owned(), source })
@@ -168,7 +176,7 @@ impl Ranges {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Safetensors`], [`Error::MissingTensor`], [`Error::TensorShape`] or [`Error::TensorDtype`] if the file
+    /// [`Error::Io`], [`FileProblem::Safetensors`](crate::FileProblem::Safetensors), [`TensorProblem::Missing`](crate::TensorProblem::Missing), [`TensorProblem::Shape`](crate::TensorProblem::Shape) or [`TensorProblem::Dtype`](crate::TensorProblem::Dtype) if the file
     /// is not one of ranges, and what [`new`](Self::new) says.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -185,20 +193,34 @@ impl Ranges {
             }
         };
         let file = path.display().to_string();
-        let found = SafeTensors::deserialize(&bytes)
-            .map_err(|source| Error::Safetensors { file: file.clone(), source })?;
+        let found = SafeTensors::deserialize(&bytes).map_err(|source| Error::File {
+            file: file.clone(),
+            problem: FileProblem::Safetensors { source: source.into() },
+        })?;
         let Ok(tensor) = found.tensor(TENSOR) else {
             let found = found.names().into_iter().take(5).map(String::from).collect();
-            return Err(Error::MissingTensor { name: TENSOR.to_owned(), file, found });
+            return Err(Error::Tensor {
+                name: TENSOR.to_owned(),
+                file,
+                problem: TensorProblem::Missing { found },
+            });
         };
         if tensor.dtype() != Dtype::F32 {
             let found = format!("{:?}", tensor.dtype());
-            return Err(Error::TensorDtype { name: TENSOR.to_owned(), file, found });
+            return Err(Error::Tensor {
+                name: TENSOR.to_owned(),
+                file,
+                problem: TensorProblem::Dtype { found },
+            });
         }
         let &[2, width] = tensor.shape() else {
             let (found, expected) =
                 (tensor.shape().to_vec(), vec![2, tensor.shape().last().copied().unwrap_or(1)]);
-            return Err(Error::TensorShape { name: TENSOR.to_owned(), file, found, expected });
+            return Err(Error::Tensor {
+                name: TENSOR.to_owned(),
+                file,
+                problem: TensorProblem::Shape { found, expected },
+            });
         };
         let (values, _) = tensor.data().as_chunks();
         let values = values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
@@ -211,7 +233,10 @@ impl Ranges {
         if width == self.width() {
             return Ok(());
         }
-        Err(Error::Width { what: "the ranges", found: self.width(), expected: width })
+        Err(Error::Input {
+            input: "the ranges",
+            problem: InputProblem::Width { found: self.width(), expected: width },
+        })
     }
 
     /// The width of a bucket of each dimension; 1 where all values are the same.

@@ -26,7 +26,7 @@ use crate::rows::finite;
 ///
 /// # Errors
 ///
-/// [`Error::Width`](crate::Error::Width) for ranges of another width, [`Error::NotFinite`](crate::Error::NotFinite) for an embedding with a
+/// [`InputProblem::Width`](crate::InputProblem::Width) for ranges of another width, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a
 /// value that is infinite or not a number.
 pub fn quantize_uint8(embeddings: &ArrayRef2<f32>, ranges: &Ranges) -> Result<Array2<u8>> {
     ranges.fit(embeddings.ncols())?;
@@ -75,7 +75,7 @@ pub fn quantize_int8(embeddings: &ArrayRef2<f32>, ranges: &Ranges) -> Result<Arr
 ///
 /// # Errors
 ///
-/// [`Error::Width`](crate::Error::Width) for ranges of another width.
+/// [`InputProblem::Width`](crate::InputProblem::Width) for ranges of another width.
 pub fn dequantize_uint8(embeddings: &ArrayRef2<u8>, ranges: &Ranges) -> Result<Array2<f32>> {
     ranges.fit(embeddings.ncols())?;
     let (starts, steps) = (ranges.starts(), ranges.steps());

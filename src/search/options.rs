@@ -6,7 +6,7 @@ use ndarray::ArrayRef2;
 
 use super::dense::{self, Chunks};
 use super::top_k::Hit;
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::rows::{finite, has_columns, same_width};
 use crate::similarity::Similarity;
 
@@ -109,7 +109,7 @@ impl SearchOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for a corpus without rows, or rows without columns, [`Error::Width`] if the widths differ, [`Error::NotFinite`] for a row of either that
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, or rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row of either that
 /// has a value that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
 pub fn semantic_search_with(
     queries: &ArrayRef2<f32>,
@@ -118,7 +118,7 @@ pub fn semantic_search_with(
 ) -> Result<Vec<Vec<Hit>>> {
     options.check()?;
     if corpus.nrows() == 0 {
-        return Err(Error::Empty { what: "rows of the corpus" });
+        return Err(Error::Input { input: "rows of the corpus", problem: InputProblem::Empty });
     }
     has_columns("columns of the corpus", corpus.dim())?;
     has_columns("columns of the queries", queries.dim())?;
@@ -129,7 +129,12 @@ pub fn semantic_search_with(
     let hits = dense::search(similarity, queries, corpus, top_k, chunks, Some(&first));
     match first.into_inner() {
         usize::MAX => {}
-        row => return Err(Error::NotFinite { what: "the corpus", row }),
+        row => {
+            return Err(Error::Input {
+                input: "the corpus",
+                problem: InputProblem::NotFinite { row },
+            });
+        }
     }
     Ok(hits)
 }

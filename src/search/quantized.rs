@@ -3,7 +3,7 @@
 use ndarray::{ArrayRef2, ArrayView2, Axis, s};
 
 use super::top_k::{Hit, Scan};
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::kernels::isa::Isa;
 use crate::kernels::{HAMMING_ROWS, WIDEST_INTEGER_DOTS as WIDEST, integer_dots, negative_hamming};
 use crate::quantization::QuantizedView;
@@ -41,8 +41,8 @@ const BLOCK_OF_INTEGERS: usize = 256;
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if the precisions differ, `top_k` is 0 or rows of integers are wider than 33 025, [`Error::Empty`] for a corpus without
-/// rows, or rows without columns, [`Error::Width`] if the numbers of columns differ, [`Error::NotFinite`] for `float32` with a value that is infinite or not a
+/// [`Error::Option`] if the precisions differ, `top_k` is 0 or rows of integers are wider than 33 025, [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without
+/// rows, or rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the numbers of columns differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for `float32` with a value that is infinite or not a
 /// number.
 pub fn semantic_search_quantized(
     queries: &QuantizedView,
@@ -56,7 +56,7 @@ pub fn semantic_search_quantized(
         return Err(Error::Option { option: "precision", problem });
     }
     if corpus.dim().0 == 0 {
-        return Err(Error::Empty { what: "rows of the corpus" });
+        return Err(Error::Input { input: "rows of the corpus", problem: InputProblem::Empty });
     }
     has_columns("columns of the corpus", corpus.dim())?;
     has_columns("columns of the queries", queries.dim())?;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::quantized::semantic_search_quantized;
 use super::top_k::{Hit, keep_best};
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, bit, dequantize_int8, dequantize_uint8,
     quantize_embeddings,
@@ -134,8 +134,8 @@ impl<'a> RescoreOptions<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`Error::Empty`] for a corpus without rows, or rows without columns; [`Error::Width`] if
-/// queries, corpus, ranges or the finer corpus do not fit together; [`Error::NotFinite`] for embeddings with a value that is
+/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, or rows without columns; [`InputProblem::Width`](crate::InputProblem::Width) if
+/// queries, corpus, ranges or the finer corpus do not fit together; [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for embeddings with a value that is
 /// infinite or not a number.
 pub fn semantic_search_rescored(
     queries: &ArrayRef2<f32>,
@@ -231,7 +231,10 @@ impl<'a> Finer<'a> {
         Ok(match self {
             Self::Float32(rows) => {
                 finite("the embeddings to rescore by", &rows.slice(ndarray::s![row, ..])).map_err(
-                    |_| Error::NotFinite { what: "the embeddings to rescore by", row: i },
+                    |_| Error::Input {
+                        input: "the embeddings to rescore by",
+                        problem: InputProblem::NotFinite { row: i },
+                    },
                 )?;
                 rows.row(i).to_owned()
             }

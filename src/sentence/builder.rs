@@ -10,7 +10,7 @@ use super::transformer::TransformerSettings;
 use crate::batch::TOKENS_PER_BATCH;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::error::{Error, Result, at_least_one};
+use crate::error::{Error, FileProblem, Result, at_least_one};
 use crate::files::ModelFiles;
 use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
@@ -306,13 +306,9 @@ impl<'a> SentenceEncoderBuilder<'a> {
         let transformer = &pipeline.transformer;
         let words = TokenizerSettings::read(&self.files, folder, &transformer.tokenizer)?;
         if !pipeline.is_saved && words.has_chat_template(&self.files, folder) {
-            return Err(Error::Module {
-                file: self.files.label(folder),
-                module: "chat_template".to_owned(),
-                problem: "without a modules.json, sentence-transformers takes each text for a message of a chat; that \
+            return Err(Error::File { file: self.files.label(folder), problem: FileProblem::Module { module: "chat_template".to_owned(), problem: "without a modules.json, sentence-transformers takes each text for a message of a chat; that \
                           is not supported: save the model with sentence-transformers, or remove the template"
-                    .to_owned(),
-            });
+                    .to_owned() } });
         }
         let max_seq_length = self.resolve_length(config, transformer, &words)?;
         // The tokenizer takes as long to build as the weights to convert.

@@ -13,7 +13,7 @@ use super::options::{EncodeOptions, EncodeReport, Overflow};
 use super::plan::Plan;
 use super::progress::Meter;
 use crate::batch::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TextProblem};
 use crate::kernels::Team;
 use crate::model::Buffers;
 use crate::tokenizer::{Window, Windows};
@@ -37,7 +37,10 @@ impl SentenceEncoder {
             let tokens = self.tokenizer.windows(i, &text, &plan.fit)?;
             if plan.overflow == Overflow::Error && tokens.dropped > 0 {
                 let (all, limit) = (tokens.tokens() + tokens.dropped, plan.fit.max_tokens);
-                return Err(Error::TooLong { text: i, tokens: all, limit });
+                return Err(Error::Text {
+                    text: i,
+                    problem: TextProblem::TooLong { tokens: all, limit },
+                });
             }
             for window in &tokens.windows {
                 Batch::check(i, &window.ids, self.model.config())?;

@@ -169,7 +169,7 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenize`](crate::Error::Tokenize) or [`Error::TokenId`](crate::Error::TokenId) if the tokenizer fails, which a tokenizer that fits its model does not.
+    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) or [`TextProblem::TokenId`](crate::TextProblem::TokenId) if the tokenizer fails, which a tokenizer that fits its model does not.
     pub fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Array2<f32>> {
         self.encode_with(texts, &EncodeOptions::default()).map(|report| self.warn_if_cut(report))
     }
@@ -297,13 +297,13 @@ impl SentenceEncoder {
     /// println!("{} tokens of it were dropped", report.texts[1].dropped);
     ///
     /// let refused = encoder.encode_with(&texts, &EncodeOptions::default().overflow(Overflow::Error));
-    /// assert!(matches!(refused, Err(Error::TooLong { text: 1, .. })));
+    /// assert!(matches!(refused, Err(Error::Text { text: 1, problem: mpnet::TextProblem::TooLong { .. } })));
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode); [`Error::TooLong`](crate::Error::TooLong) under [`Overflow::Error`]; [`Error::Cancelled`](crate::Error::Cancelled);
+    /// As [`encode`](Self::encode); [`TextProblem::TooLong`](crate::TextProblem::TooLong) under [`Overflow::Error`]; [`Error::Cancelled`](crate::Error::Cancelled);
     /// [`Error::Option`](crate::Error::Option) if the model has no prompt of the name asked for, `truncate_dim` is not from 1 to the embedding's
     /// width, `stride` leaves no room for another window, or `tokens_per_batch` is 0.
     pub fn encode_with<S: AsRef<str> + Sync>(

@@ -10,7 +10,7 @@ use super::dense::Dense;
 use super::transformer::TransformerSettings;
 use crate::checkpoint::{Checkpoint, refuse_adapter};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::files::ModelFiles;
 use crate::kernels::isa::Isa;
 use crate::nn::LayerNorm;
@@ -130,10 +130,9 @@ impl Pipeline {
             return Self::plain(files);
         };
         let file = files.label(MODULES);
-        let wrong = |module: &str, problem: &str| Error::Module {
+        let wrong = |module: &str, problem: &str| Error::File {
             file: file.clone(),
-            module: module.to_owned(),
-            problem: problem.to_owned(),
+            problem: FileProblem::Module { module: module.to_owned(), problem: problem.to_owned() },
         };
         for entry in &entries {
             entry.folder(&file)?;
@@ -210,10 +209,12 @@ impl Entry {
         let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
         let inside = !path.starts_with('/') && !path.contains(['\\', ':', '\0']);
         if !inside || parts.clone().any(|part| part == "..") {
-            return Err(Error::Module {
+            return Err(Error::File {
                 file: file.to_owned(),
-                module: self.path.clone(),
-                problem: "must be a folder of the model's directory".to_owned(),
+                problem: FileProblem::Module {
+                    module: self.path.clone(),
+                    problem: "must be a folder of the model's directory".to_owned(),
+                },
             });
         }
         Ok(parts.map(|part| format!("{part}/")).collect())

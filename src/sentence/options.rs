@@ -30,7 +30,7 @@ pub enum Overflow {
     /// much. What sentence-transformers does, which does not say.
     #[default]
     Truncate,
-    /// The call fails with [`Error::TooLong`](crate::Error::TooLong), before anything is computed.
+    /// The call fails with [`TextProblem::TooLong`](crate::TextProblem::TooLong), before anything is computed.
     Error,
     /// A text of any length is covered by overlapping windows, and no token is dropped.
     ///

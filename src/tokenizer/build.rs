@@ -18,7 +18,7 @@ use tokenizers::processors::roberta::RobertaProcessing;
 
 use super::settings::{Class, TokenizerSettings};
 use super::{TOKENIZER, Tokenizer, VOCABULARY, guard};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result};
 use crate::files::ModelFiles;
 
 impl Tokenizer {
@@ -47,8 +47,10 @@ impl Tokenizer {
             (Some(json), _) => {
                 let file = files.label(&name);
                 let mut saved = saved(&json, &file)?;
-                let vocabulary = take_vocabulary(&mut saved)
-                    .map_err(|problem| Error::Tokenizer { file: file.clone(), problem })?;
+                let vocabulary = take_vocabulary(&mut saved).map_err(|problem| Error::File {
+                    file: file.clone(),
+                    problem: FileProblem::Tokenizer { problem },
+                })?;
                 // Nothing of the rest is used but its truncation; transformers reads it all the same.
                 let rest = Self::from_json(saved.to_string(), &file)?;
                 let mut tokenizer = Self::of_words(vocabulary, settings, file)?;
@@ -63,8 +65,9 @@ impl Tokenizer {
                     return Err(files.absent(&format!("{folder}{TOKENIZER}")));
                 };
                 let file = files.label(&name);
-                let vocabulary = WordPiece::read_bytes(&text).map_err(|error| {
-                    Error::Tokenizer { file: file.clone(), problem: error.to_string() }
+                let vocabulary = WordPiece::read_bytes(&text).map_err(|error| Error::File {
+                    file: file.clone(),
+                    problem: FileProblem::Tokenizer { problem: error.to_string() },
                 })?;
                 let vocabulary = vocabulary.into_iter().collect();
                 Self::of_words(vocabulary, settings, file)?.with_settings(settings, &[])
@@ -78,9 +81,9 @@ impl Tokenizer {
         settings: &TokenizerSettings,
         file: String,
     ) -> Result<Self> {
-        let wrong = |error: tokenizers::Error| Error::Tokenizer {
+        let wrong = |error: tokenizers::Error| Error::File {
             file: file.clone(),
-            problem: error.to_string(),
+            problem: FileProblem::Tokenizer { problem: error.to_string() },
         };
         let mut vocab = WordPiece::read_bytes(b"").map_err(wrong)?;
         vocab.extend(vocabulary);
@@ -102,7 +105,10 @@ impl Tokenizer {
 
     /// With the tokens and switches of `settings`; `saved` are the added tokens of `tokenizer.json`.
     fn with_settings(mut self, settings: &TokenizerSettings, saved: &[Value]) -> Result<Self> {
-        let wrong = |problem: String| Error::Tokenizer { file: self.file.clone(), problem };
+        let wrong = |problem: String| Error::File {
+            file: self.file.clone(),
+            problem: FileProblem::Tokenizer { problem },
+        };
         let tokens = settings.added_tokens(saved).map_err(wrong)?;
         guard(|| self.inner.add_tokens(tokens)).map_err(wrong)?;
         // The ids that transformers takes where there is no such token.
@@ -134,7 +140,10 @@ impl Tokenizer {
 }
 
 fn saved(json: &[u8], file: &str) -> Result<Value> {
-    let wrong = |problem: String| Error::Tokenizer { file: file.to_owned(), problem };
+    let wrong = |problem: String| Error::File {
+        file: file.to_owned(),
+        problem: FileProblem::Tokenizer { problem },
+    };
     serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))
 }
 

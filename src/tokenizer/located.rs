@@ -8,7 +8,7 @@ use tokenizers::tokenizer::{Encoding, PostProcessor, TruncationDirection};
 
 use super::Tokenizer;
 use super::steps::{steps, steps_from_end};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TextProblem};
 
 /// The ids of a text or pair, or of one window over it, special tokens included.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`Error::Option`] named by `window` if nothing of the last text fits beside the rest, or if the overlap is not smaller
-    /// than the room for it; [`Error::Tokenize`] if the tokenizer fails.
+    /// than the room for it; [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails.
     pub(crate) fn located_windows(
         &self,
         text: usize,
@@ -163,8 +163,10 @@ impl Tokenizer {
         max_tokens: usize,
         window: &WindowOptions,
     ) -> Result<Vec<Located>> {
-        let failed =
-            |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
+        let failed = |error: tokenizers::Error| Error::Text {
+            text,
+            problem: TextProblem::Tokenizer { problem: error.to_string() },
+        };
         let (fixed, last) = match second {
             Some(second) => (Some(first), second),
             None => (None, first),
@@ -229,16 +231,19 @@ impl Tokenizer {
 
     /// The text that `ids` stand for, by the tokenizer's own decoder and nothing after it.
     pub(crate) fn decode_plain(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.guarded(|| self.inner.decode(ids, skip_special_tokens))
-            .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() })
+        self.guarded(|| self.inner.decode(ids, skip_special_tokens)).map_err(|error| Error::Text {
+            text: 0,
+            problem: TextProblem::Tokenizer { problem: error.to_string() },
+        })
     }
 
     /// `tokens` as one string, pieces of a word joined: `convert_tokens_to_string` of transformers.
     pub(crate) fn join(&self, tokens: Vec<String>) -> Result<String> {
         match self.inner.get_decoder() {
-            Some(decoder) => self
-                .guarded(|| decoder.decode(tokens))
-                .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() }),
+            Some(decoder) => self.guarded(|| decoder.decode(tokens)).map_err(|error| Error::Text {
+                text: 0,
+                problem: TextProblem::Tokenizer { problem: error.to_string() },
+            }),
             None => Ok(tokens.join(" ")),
         }
     }

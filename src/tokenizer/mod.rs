@@ -24,7 +24,7 @@ use tokenizers::tokenizer::{
     truncate_encodings,
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileProblem, Result, TextProblem};
 use crate::files::ModelFiles;
 
 pub(crate) use located::{Located, Place, WindowOptions};
@@ -106,7 +106,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is neither, [`Error::Tokenizer`] if the file is not a tokenizer.
+    /// [`Error::Io`] if there is neither, [`FileProblem::Tokenizer`](crate::FileProblem::Tokenizer) if the file is not a tokenizer.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let files = ModelFiles::from(directory.as_ref());
         files.check()?;
@@ -126,9 +126,12 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenizer`] if it is not a tokenizer.
+    /// [`FileProblem::Tokenizer`](crate::FileProblem::Tokenizer) if it is not a tokenizer.
     pub fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
-        let wrong = |problem: String| Error::Tokenizer { file: file.to_owned(), problem };
+        let wrong = |problem: String| Error::File {
+            file: file.to_owned(),
+            problem: FileProblem::Tokenizer { problem },
+        };
         let value: Value =
             serde_json::from_slice(json.as_ref()).map_err(|error| wrong(error.to_string()))?;
         check_components(&value).map_err(wrong)?;
@@ -140,9 +143,10 @@ impl Tokenizer {
     fn new(mut inner: tokenizers::Tokenizer, file: String) -> Result<Self> {
         let truncation = inner.get_truncation().map(|saved| saved.direction).unwrap_or_default();
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| Error::Tokenizer { file: file.clone(), problem: error.to_string() })?;
+        inner.with_truncation(None).map_err(|error| Error::File {
+            file: file.clone(),
+            problem: FileProblem::Tokenizer { problem: error.to_string() },
+        })?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         let (special_ids, spare_ids) = Default::default();
@@ -161,7 +165,10 @@ impl Tokenizer {
         if on && !steps.iter().any(already) {
             steps.insert(0, Lowercase.into());
             self.inner.with_normalizer(Some(Sequence::new(steps))).map_err(|error| {
-                Error::Tokenizer { file: self.file.clone(), problem: error.to_string() }
+                Error::File {
+                    file: self.file.clone(),
+                    problem: FileProblem::Tokenizer { problem: error.to_string() },
+                }
             })?;
         }
         Ok(self)
@@ -194,9 +201,10 @@ impl Tokenizer {
         let of_pair = self.ids(0, "", Some(""), usize::MAX)?.ids.into_iter().max();
         let special = of_pair.map(|id| ("added around a text".to_owned(), id));
         match largest.into_iter().chain(special).max_by_key(|&(_, id)| id) {
-            Some((token, id)) if id as usize >= vocab_size => {
-                Err(Error::Vocabulary { file: self.file.clone(), token, id, vocab_size })
-            }
+            Some((token, id)) if id as usize >= vocab_size => Err(Error::File {
+                file: self.file.clone(),
+                problem: FileProblem::Vocabulary { token, id, vocab_size },
+            }),
             _ => Ok(()),
         }
     }
@@ -214,7 +222,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens, [`Error::Tokenize`] if the tokenizer fails,
+    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens, [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails,
     /// as one does whose vocabulary lacks its token for unknown words.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
@@ -280,11 +288,14 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Tokenize`] if the decoder refuses them.
+    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the decoder refuses them.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         self.guarded(|| self.inner.decode(ids, skip_special_tokens))
             .map(|text| clean_up(&text))
-            .map_err(|error| Error::Tokenize { text: 0, problem: error.to_string() })
+            .map_err(|error| Error::Text {
+                text: 0,
+                problem: TextProblem::Tokenizer { problem: error.to_string() },
+            })
     }
 
     /// How many special tokens are put around a text, or around a pair.
@@ -310,8 +321,10 @@ impl Tokenizer {
         max_tokens: usize,
     ) -> Result<Tokens> {
         let room = self.room(max_tokens, second.is_some())?;
-        let failed =
-            |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
+        let failed = |error: tokenizers::Error| Error::Text {
+            text,
+            problem: TextProblem::Tokenizer { problem: error.to_string() },
+        };
         let (first, second) = (self.pieces(first), second.map(|second| self.pieces(second)));
         let (first, second) = (first.map_err(failed)?, second.transpose().map_err(failed)?);
         let content = first.len() + second.as_ref().map_or(0, Encoding::len);

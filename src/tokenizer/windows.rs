@@ -7,7 +7,7 @@ use tokenizers::tokenizer::TruncationDirection;
 use super::Tokenizer;
 use super::located::{Characters, Located, Pieces, Place};
 use super::steps::steps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TextProblem};
 
 /// How texts are made to fit a model.
 #[derive(Debug, Clone)]
@@ -97,8 +97,10 @@ impl Tokenizer {
     /// `content` as windows that `fit`; `text` is its place in the input, for errors.
     pub(crate) fn windows(&self, text: usize, content: &str, fit: &Fit) -> Result<Windows> {
         let room = self.room(fit.max_tokens, false)?;
-        let failed =
-            |error: tokenizers::Error| Error::Tokenize { text, problem: error.to_string() };
+        let failed = |error: tokenizers::Error| Error::Text {
+            text,
+            problem: TextProblem::Tokenizer { problem: error.to_string() },
+        };
         let characters = fit.offsets.then(|| Characters::new(content));
         let pieces = self.pieces_of(content, characters.as_ref()).map_err(failed)?;
         let total = pieces.len();
@@ -147,7 +149,10 @@ impl Tokenizer {
     pub(crate) fn count(&self, content: &str) -> Result<usize> {
         match self.pieces(content) {
             Ok(pieces) => Ok(pieces.len()),
-            Err(error) => Err(Error::Tokenize { text: 0, problem: error.to_string() }),
+            Err(error) => Err(Error::Text {
+                text: 0,
+                problem: TextProblem::Tokenizer { problem: error.to_string() },
+            }),
         }
     }
 

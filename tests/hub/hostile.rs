@@ -1,6 +1,6 @@
 //! A hub that wants to write elsewhere, or to go on forever.
 
-use mpnet::{Error, HubProblem};
+use mpnet::{Error, FileProblem, HubProblem};
 
 use super::server::{COMMIT, Reply};
 use super::{Setup, WEIGHTS, problem};
@@ -24,7 +24,9 @@ fn folders_of_modules_that_lead_elsewhere() {
         ]);
         setup.hub.write("modules.json", modules.to_string());
         match setup.fetch() {
-            Err(Error::Module { module, .. }) => assert_eq!(module, path),
+            Err(Error::File { problem: FileProblem::Module { module, .. }, .. }) => {
+                assert_eq!(module, path)
+            }
             Err(Error::Hub { source, .. }) => {
                 assert!(matches!(source.downcast_ref(), Some(HubProblem::Answer { .. })));
             }
@@ -47,7 +49,9 @@ fn shards_that_lead_elsewhere() {
         let index = serde_json::json!({"weight_map": {"embeddings.word_embeddings.weight": shard}});
         setup.hub.remove(WEIGHTS).write("model.safetensors.index.json", index.to_string());
         match setup.fetch() {
-            Err(Error::Shard { shard: named, .. }) => assert_eq!(named, shard),
+            Err(Error::File { problem: FileProblem::Shard { shard: named, .. }, .. }) => {
+                assert_eq!(named, shard)
+            }
             other => panic!("{shard}: {other:?}"),
         }
         assert_nothing_outside(&setup);

@@ -15,7 +15,7 @@ mod transfer;
 
 use std::path::{Path, PathBuf};
 
-use mpnet::{Error, HubModel, HubProblem, SentenceEncoder};
+use mpnet::{Error, FileProblem, HubModel, HubProblem, SentenceEncoder};
 
 use common::tiny;
 use server::{COMMIT, Hub, REPO};
@@ -238,6 +238,9 @@ fn weights_in_shards() {
 fn another_architecture_is_refused_before_its_weights_are_fetched() {
     let setup = Setup::new();
     setup.hub.write("config.json", r#"{"model_type": "xlm-roberta"}"#);
-    assert!(matches!(setup.fetch(), Err(Error::Architecture { .. })));
+    assert!(matches!(
+        setup.fetch(),
+        Err(Error::File { problem: FileProblem::Architecture { .. }, .. })
+    ));
     assert!(!setup.hub.take_log().iter().any(|request| request.path.contains(WEIGHTS)));
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use mpnet::{CancellationToken, Error, HubProblem};
+use mpnet::{CancellationToken, Error, FileProblem, HubProblem};
 
 use super::server::{Reply, Request, git_hash, sha256};
 use super::{Setup, WEIGHTS, problem};
@@ -145,7 +145,7 @@ fn what_an_earlier_call_left_of_a_small_file_is_not_used() {
 fn an_empty_file_and_one_that_is_too_large() {
     let setup = Setup::new();
     setup.hub.write("modules.json", "");
-    assert!(matches!(setup.fetch(), Err(Error::Json { .. })));
+    assert!(matches!(setup.fetch(), Err(Error::File { problem: FileProblem::Json { .. }, .. })));
     let setup = Setup::new();
     setup.hub.change(|request, reply| match request.path.contains("tokenizer.json") {
         true => reply.with("X-Linked-Size", "300000000"),
