@@ -258,7 +258,7 @@ pub enum TextProblem {
 }
 
 /// What is wrong with an argument: the `problem` of [`Error::Input`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum InputProblem {
     /// Embeddings do not have the width of what they are compared with.
@@ -272,8 +272,12 @@ pub enum InputProblem {
     NotFinite {
         /// The first such row, from 0.
         row: usize,
+        /// The first such value in it.
+        value: f32,
     },
-    /// There is nothing to work on.
+    /// There are rows, but they have no columns.
+    NoColumns,
+    /// There are no rows or elements.
     Empty,
     /// A text has no mask to fill, or more than one where one is asked for.
     Masks {
@@ -415,12 +419,11 @@ impl InputProblem {
     fn describe(&self, input: &str, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Width { found, expected } => {
-                write!(f, "{input} have width {found}, expected {expected}")
+                write!(f, "`{input}`: has width {found}, expected {expected}")
             }
-            Self::NotFinite { row } => {
-                write!(f, "{input}: row {row} has a value that is infinite or not a number")
-            }
-            Self::Empty => write!(f, "{input}: there are none"),
+            Self::NotFinite { row, value } => write!(f, "`{input}`: row {row} has {value}"),
+            Self::NoColumns => write!(f, "`{input}`: its rows have no columns"),
+            Self::Empty => write!(f, "`{input}`: is empty"),
             Self::Masks { mask, found, expected } => {
                 write!(f, "the {input} has `{mask}` {found} times, must have it {expected}")
             }

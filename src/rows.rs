@@ -1,17 +1,29 @@
-//! What functions on embeddings ask of them: rows that have columns, one width, and numbers.
+//! Checks of embeddings: rows with columns, of one width, without infinite values or NaN.
 
-use ndarray::ArrayRef2;
+use ndarray::{ArrayRef2, ArrayView1};
 
 use crate::error::{Error, InputProblem, Result};
 
 /// Fails with the first row that has a value that is infinite or not a number.
-pub(crate) fn finite(what: &'static str, embeddings: &ArrayRef2<f32>) -> Result<()> {
+pub(crate) fn finite(input: &'static str, embeddings: &ArrayRef2<f32>) -> Result<()> {
     let rows = embeddings.as_standard_layout();
     let flat = rows.as_slice().expect("a standard layout is contiguous");
     match first_not_finite(flat, embeddings.ncols()) {
-        Some(row) => Err(Error::Input { input: what, problem: InputProblem::NotFinite { row } }),
+        Some(row) => Err(not_finite(input, row, embeddings.row(row))),
         None => Ok(()),
     }
+}
+
+/// Fails for rows that have no columns, or a value that is infinite or not a number.
+pub(crate) fn usable(input: &'static str, rows: &ArrayRef2<f32>) -> Result<()> {
+    has_columns(input, rows.dim())?;
+    finite(input, rows)
+}
+
+/// The error for row `row` of `input`, in whose `values` one is not finite.
+pub(crate) fn not_finite(input: &'static str, row: usize, values: ArrayView1<f32>) -> Error {
+    let value = values.iter().copied().find(|x| !x.is_finite()).unwrap_or(f32::NAN);
+    Error::Input { input, problem: InputProblem::NotFinite { row, value } }
 }
 
 /// The first row of `rows`, each `d` long, with a value that is infinite or not a number.
@@ -26,20 +38,18 @@ pub(crate) fn first_not_finite(rows: &[f32], d: usize) -> Option<usize> {
     rows.chunks_exact(d).position(any)
 }
 
-/// Fails if there are rows, but nothing in them. `columns` says whose: "columns of the corpus".
-pub(crate) fn has_columns(columns: &'static str, (rows, width): (usize, usize)) -> Result<()> {
+/// Fails if there are rows, but no columns.
+pub(crate) fn has_columns(input: &'static str, (rows, width): (usize, usize)) -> Result<()> {
     match (rows, width) {
-        (1.., 0) => Err(Error::Input { input: columns, problem: InputProblem::Empty }),
+        (1.., 0) => Err(Error::Input { input, problem: InputProblem::NoColumns }),
         _ => Ok(()),
     }
 }
 
-/// Fails if the rows of `what` are not as wide as those that they meet.
-pub(crate) fn same_width(what: &'static str, found: usize, expected: usize) -> Result<()> {
+/// Fails if the rows of `input` are not as wide as `expected`.
+pub(crate) fn same_width(input: &'static str, found: usize, expected: usize) -> Result<()> {
     match found == expected {
         true => Ok(()),
-        false => {
-            Err(Error::Input { input: what, problem: InputProblem::Width { found, expected } })
-        }
+        false => Err(Error::Input { input, problem: InputProblem::Width { found, expected } }),
     }
 }

@@ -143,9 +143,9 @@ impl Similarity {
 
 /// What the methods of [`Similarity`] ask of two sets of embeddings.
 fn check(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<()> {
-    let (first, second) = ("the first embeddings", "the second embeddings");
-    has_columns("columns of the first embeddings", a.dim())?;
-    has_columns("columns of the second embeddings", b.dim())?;
+    let (first, second) = ("a", "b");
+    has_columns("a", a.dim())?;
+    has_columns("b", b.dim())?;
     same_width(second, b.ncols(), a.ncols())?;
     finite(first, a)?;
     finite(second, b)

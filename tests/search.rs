@@ -358,7 +358,7 @@ fn wrong_input_is_an_error() {
     assert!(
         matches!(
             error,
-            Error::Input { input: "the queries", problem: InputProblem::NotFinite { row: 3 } }
+            Error::Input { input: "queries", problem: InputProblem::NotFinite { row: 3, .. } }
         ),
         "{error}"
     );
@@ -370,7 +370,7 @@ fn wrong_input_is_an_error() {
         assert!(
             matches!(
                 error,
-                Error::Input { input: "the corpus", problem: InputProblem::NotFinite { row: 70 } }
+                Error::Input { input: "corpus", problem: InputProblem::NotFinite { row: 70, .. } }
             ),
             "{error}"
         );
@@ -384,7 +384,7 @@ fn rows_without_columns_are_an_error() {
     fn no_columns(result: Result<Vec<Vec<Hit>>, Error>, whose: &str) {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::Input { problem: InputProblem::Empty, .. }), "{error}");
-        assert_eq!(error.to_string(), format!("columns of the {whose}: there are none"));
+        assert_eq!(error.to_string(), format!("`{whose}`: its rows have no columns"));
     }
     let (none, bytes, codes) =
         (Array2::<f32>::zeros((3, 0)), Array2::<u8>::zeros((3, 0)), Array2::<i8>::zeros((3, 0)));

@@ -6,11 +6,12 @@ use ndarray::{ArrayRef2, Axis};
 
 use super::Metrics;
 use super::binary_classification::average_precision;
-use super::input::{Texts, finite_rows, not_empty, same_length, same_width, wrong};
+use super::input::{Texts, not_empty, same_length, wrong};
 use super::logistic_regression::LogisticRegression;
 use super::nearest_neighbors::KNeighborsClassifier;
 use crate::error::{Result, at_least_one};
 use crate::random::RandomState;
+use crate::rows::{same_width, usable};
 use crate::sentence::SentenceEncoder;
 
 /// What learns from the embeddings.
@@ -235,9 +236,9 @@ impl ClassificationEvaluator {
         same_length(("test_labels", test_labels.len()), ("test", test.nrows()))?;
         not_empty("train", train.nrows())?;
         not_empty("test", test.nrows())?;
-        same_width(("test", test), ("train", train))?;
-        finite_rows("train", train)?;
-        finite_rows("test", test)?;
+        same_width("test", test.ncols(), train.ncols())?;
+        usable("train", train)?;
+        usable("test", test)?;
         let labels = |draw: &[usize]| draw.iter().map(|&i| train_labels[i].clone()).collect();
         let draws: Vec<Draw<L>> = self
             .draws(train_labels)?

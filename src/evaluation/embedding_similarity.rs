@@ -3,9 +3,10 @@
 use ndarray::{Array2, ArrayRef2, Axis, concatenate};
 
 use super::correlation::{pearson, spearman};
-use super::input::{Texts, finite, finite_rows, or_default, pairwise, same_length, same_width};
+use super::input::{Texts, finite, or_default, pairwise, same_length};
 use crate::error::Result;
 use crate::quantization::{EmbeddingPrecision, Ranges, bit, quantize_ubinary, quantize_uint8};
+use crate::rows::{same_width, usable};
 use crate::sentence::SentenceEncoder;
 use crate::similarity::{Similarity, normalized};
 
@@ -157,9 +158,9 @@ fn in_precision(
     first: &ArrayRef2<f32>,
     second: &ArrayRef2<f32>,
 ) -> Result<(Array2<f32>, Array2<f32>)> {
-    finite_rows("embeddings1", first)?;
-    finite_rows("embeddings2", second)?;
-    same_width(("embeddings2", second), ("embeddings1", first))?;
+    usable("embeddings1", first)?;
+    usable("embeddings2", second)?;
+    same_width("embeddings2", second.ncols(), first.ncols())?;
     let (first, second) = (normalized(first), normalized(second));
     let buckets = |offset: f32| {
         let both = concatenate![Axis(0), first, second];

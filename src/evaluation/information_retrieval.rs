@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use ndarray::ArrayRef2;
 
 use super::Metrics;
-use super::input::{Role, Texts, finite_rows, not_empty, same_length, same_width, wrong};
+use super::input::{Role, Texts, not_empty, same_length, wrong};
 use crate::error::{Result, at_least_one};
+use crate::rows::{same_width, usable};
 use crate::search::{Chunks, search};
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;
@@ -184,9 +185,9 @@ impl InformationRetrievalEvaluator {
         relevant: &[Vec<usize>],
     ) -> Result<InformationRetrievalMetrics> {
         self.check(("queries", queries.nrows()), Some(corpus.nrows()), relevant)?;
-        same_width(("corpus", corpus), ("queries", queries))?;
-        finite_rows("queries", queries)?;
-        finite_rows("corpus", corpus)?;
+        same_width("corpus", corpus.ncols(), queries.ncols())?;
+        usable("queries", queries)?;
+        usable("corpus", corpus)?;
         let deepest = self.ks().into_iter().flat_map(|(_, ks)| ks).copied().max().unwrap_or(0);
         let hits = search(similarity, queries, corpus, deepest, Chunks::default(), None);
         let ids = |hits: Vec<crate::search::Hit>| hits.iter().map(|hit| hit.corpus_id).collect();

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ndarray::{Array2, ArrayRef2, Axis};
 
 use crate::error::{Error, InputProblem, Result};
+use crate::rows::{same_width, usable};
 use crate::sentence::{EncodeOptions, SentenceEncoder};
 use crate::similarity::Similarity;
 
@@ -24,7 +25,7 @@ pub(super) fn same_length(
 
 pub(super) fn not_empty(input: &'static str, length: usize) -> Result<()> {
     match length {
-        0 => Err(wrong(input, "is empty".into())),
+        0 => Err(Error::Input { input, problem: InputProblem::Empty }),
         _ => Ok(()),
     }
 }
@@ -36,28 +37,6 @@ pub(super) fn finite(input: &'static str, values: &[f64]) -> Result<()> {
     }
 }
 
-/// Fails for rows that have no columns, or a value that is infinite or not a number.
-pub(super) fn finite_rows(input: &'static str, rows: &ArrayRef2<f32>) -> Result<()> {
-    if rows.nrows() > 0 && rows.ncols() == 0 {
-        return Err(wrong(input, "its rows have no columns".into()));
-    }
-    match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
-        None => Ok(()),
-        Some(((row, _), x)) => Err(wrong(input, format!("row {row} has {x}"))),
-    }
-}
-
-pub(super) fn same_width(
-    (input, found): (&'static str, &ArrayRef2<f32>),
-    (other, want): (&str, &ArrayRef2<f32>),
-) -> Result<()> {
-    let (found, want) = (found.ncols(), want.ncols());
-    match found == want {
-        true => Ok(()),
-        false => Err(wrong(input, format!("has width {found}, `{other}` has {want}"))),
-    }
-}
-
 /// The similarity of row `i` of `a` and row `i` of `b`.
 pub(super) fn pairwise(
     similarity: Similarity,
@@ -65,9 +44,9 @@ pub(super) fn pairwise(
     (b_name, b): (&'static str, &ArrayRef2<f32>),
 ) -> Result<Vec<f64>> {
     same_length((b_name, b.nrows()), (a_name, a.nrows()))?;
-    same_width((b_name, b), (a_name, a))?;
-    finite_rows(a_name, a)?;
-    finite_rows(b_name, b)?;
+    same_width(b_name, b.ncols(), a.ncols())?;
+    usable(a_name, a)?;
+    usable(b_name, b)?;
     Ok(similarity.pairwise(a, b)?.iter().map(|&score| f64::from(score)).collect())
 }
 

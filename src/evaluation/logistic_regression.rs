@@ -4,13 +4,14 @@ use std::cell::RefCell;
 
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, s};
 
-use super::input::{finite_rows, not_empty, same_length, wrong};
+use super::input::{not_empty, same_length, wrong};
 use super::lbfgs::{Limits, minimize};
 use crate::error::{Error, Result, at_least_one};
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
+use crate::rows::usable;
 
 /// Logistic regression: two classes by the logistic function, more by softmax; an L2 penalty, but not on intercepts.
 ///
@@ -131,7 +132,7 @@ pub(super) fn classes_of<L: Ord + Clone>(
 ) -> Result<(Vec<L>, Vec<usize>)> {
     same_length(("labels", labels.len()), ("embeddings", embeddings.nrows()))?;
     not_empty("labels", labels.len())?;
-    finite_rows("embeddings", embeddings)?;
+    usable("embeddings", embeddings)?;
     let mut classes = labels.to_vec();
     classes.sort();
     classes.dedup();
@@ -258,7 +259,7 @@ impl<L: Clone> LogisticRegressionModel<L> {
         if width != want {
             return Err(wrong("embeddings", format!("has width {width}, the model {want}")));
         }
-        finite_rows("embeddings", embeddings)?;
+        usable("embeddings", embeddings)?;
         let mut logits = Array2::zeros((embeddings.nrows(), self.coef.nrows()));
         product(embeddings, &self.coef, &self.intercept.to_vec(), &mut logits);
         Ok(logits)

@@ -2,9 +2,10 @@
 
 use ndarray::{Array2, ArrayRef2};
 
-use super::input::{finite_rows, wrong};
+use super::input::wrong;
 use super::logistic_regression::classes_of;
 use crate::error::{Error, Result, at_least_one};
+use crate::rows::usable;
 use crate::search::{Chunks, search};
 use crate::similarity::Similarity;
 
@@ -110,7 +111,7 @@ impl<L: Clone> KNeighborsModel<L> {
         if width != want {
             return Err(wrong("embeddings", format!("has width {width}, the model {want}")));
         }
-        finite_rows("embeddings", embeddings)?;
+        usable("embeddings", embeddings)?;
         let KNeighborsClassifier { n_neighbors, similarity } = self.options;
         let labelled = self.embeddings.view();
         let neighbours =

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayRef2;
 
-use super::input::{Texts, finite_rows, wrong};
+use super::input::{Texts, wrong};
 use crate::error::{Error, InputProblem, Result, at_least_one};
 use crate::mining::{Paraphrase, ParaphraseOptions, paraphrase_mining};
+use crate::rows::usable;
 use crate::sentence::SentenceEncoder;
 
 /// Mines a set of texts for its most similar pairs and compares them with the known duplicates.
@@ -111,7 +112,7 @@ impl ParaphraseMiningEvaluator {
         duplicates: &[(usize, usize)],
     ) -> Result<ParaphraseMiningMetrics> {
         self.check(duplicates, Some(embeddings.nrows()))?;
-        finite_rows("embeddings", embeddings)?;
+        usable("embeddings", embeddings)?;
         let options = ParaphraseOptions::default().top_k(self.top_k).max_pairs(self.max_pairs);
         self.score_pairs(&paraphrase_mining(embeddings, &options)?, duplicates)
     }

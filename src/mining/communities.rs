@@ -111,8 +111,8 @@ pub fn community_detection(
         let problem = "is not a number".to_owned();
         return Err(Error::Option { option: "threshold", problem });
     }
-    has_columns("columns of the embeddings", embeddings.dim())?;
-    finite("the embeddings", embeddings)?;
+    has_columns("embeddings", embeddings.dim())?;
+    finite("embeddings", embeddings)?;
     if embeddings.nrows() < min_community_size {
         return Ok(Vec::new());
     }

@@ -307,23 +307,23 @@ fn check(
     positives: &[Vec<usize>],
 ) -> Result<()> {
     if corpus.nrows() == 0 {
-        return Err(Error::Input { input: "rows of the corpus", problem: InputProblem::Empty });
+        return Err(Error::Input { input: "corpus", problem: InputProblem::Empty });
     }
-    has_columns("columns of the corpus", corpus.dim())?;
-    has_columns("columns of the queries", queries.dim())?;
-    same_width("the queries", queries.ncols(), corpus.ncols())?;
+    has_columns("corpus", corpus.dim())?;
+    has_columns("queries", queries.dim())?;
+    same_width("queries", queries.ncols(), corpus.ncols())?;
     let wrong = |problem| Err(Error::Option { option: "positives", problem });
     if positives.len() != queries.nrows() {
         return wrong(format!("{} lists for {} queries", positives.len(), queries.nrows()));
     }
     if positives.iter().any(Vec::is_empty) {
-        return Err(Error::Input { input: "positives of a query", problem: InputProblem::Empty });
+        return Err(Error::Input { input: "positives", problem: InputProblem::Empty });
     }
     if let Some(row) = positives.iter().flatten().find(|&&row| row >= corpus.nrows()) {
         return wrong(format!("row {row} of a corpus of {}", corpus.nrows()));
     }
-    finite("the queries", queries)?;
-    finite("the corpus", corpus)
+    finite("queries", queries)?;
+    finite("corpus", corpus)
 }
 
 /// The score of one pair, by the way that all are scored.

@@ -8,6 +8,7 @@ use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
 use crate::random::RandomState;
+use crate::rows::usable;
 
 /// Rows whose products with all centroids are held at once.
 const CHUNK: usize = 4096;
@@ -172,7 +173,7 @@ impl Clustering {
                 problem: InputProblem::Invalid(problem),
             });
         }
-        finite("embeddings", embeddings)?;
+        usable("embeddings", embeddings)?;
         let mean = mean(&self.centroids.view());
         let (rows, centroids) = (&embeddings.view() - &mean, &self.centroids - &mean);
         Ok(nearest(&rows.view(), &centroids.view()))
@@ -385,14 +386,14 @@ pub(super) fn check(
         let problem = format!("{rows} rows cannot make {n_clusters} clusters");
         return Err(Error::Input { input: "embeddings", problem: InputProblem::Invalid(problem) });
     }
-    finite("embeddings", embeddings)?;
+    usable("embeddings", embeddings)?;
     if let KMeansInit::Centroids(centroids) = init {
         if centroids.dim() != (n_clusters, width) {
             let problem =
                 format!("shape {:?}, expected {:?}", centroids.dim(), (n_clusters, width));
             return Err(Error::Input { input: "init", problem: InputProblem::Invalid(problem) });
         }
-        finite("init", &centroids.view())?;
+        usable("init", centroids)?;
     }
     Ok(())
 }
@@ -402,20 +403,4 @@ pub(super) fn not_negative(option: &'static str, value: f64) -> Result<()> {
         return Ok(());
     }
     Err(Error::Option { option, problem: format!("is {value}, must not be negative") })
-}
-
-fn finite(input: &'static str, rows: &ArrayRef2<f32>) -> Result<()> {
-    if rows.nrows() > 0 && rows.ncols() == 0 {
-        return Err(Error::Input {
-            input,
-            problem: InputProblem::Invalid("its rows have no columns".into()),
-        });
-    }
-    match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
-        None => Ok(()),
-        Some(((row, _), x)) => Err(Error::Input {
-            input,
-            problem: InputProblem::Invalid(format!("row {row} has {x}")),
-        }),
-    }
 }

@@ -56,11 +56,11 @@ pub fn mmr(
     if documents.nrows() == 0 {
         return Err(Error::Input { input: "documents", problem: InputProblem::Empty });
     }
-    has_columns("columns of the documents", documents.dim())?;
-    same_width("the query", query.len(), documents.ncols())?;
+    has_columns("documents", documents.dim())?;
+    same_width("query", query.len(), documents.ncols())?;
     let query = query.view().insert_axis(Axis(0));
-    finite("the query", &query)?;
-    finite("the documents", documents)?;
+    finite("query", &query)?;
+    finite("documents", documents)?;
     let documents = normalized(documents);
     let packed = PackedMatrix::new(Isa::exact(), Precision::F32, documents.view());
     // The cosine of each document to a row of length 1, `[1, D]` → `[1, C]`.

@@ -140,8 +140,8 @@ pub fn paraphrase_mining(
     at_least_one("top_k", top_k)?;
     at_least_one("max_pairs", max_pairs)?;
     at_least_one("query_chunk_size", query_chunk_size)?;
-    has_columns("columns of the embeddings", embeddings.dim())?;
-    finite("the embeddings", embeddings)?;
+    has_columns("embeddings", embeddings.dim())?;
+    finite("embeddings", embeddings)?;
     let (embeddings, similarity) = match similarity {
         Similarity::Cosine => (normalized(embeddings).into(), Similarity::Dot),
         _ => (embeddings.as_standard_layout(), similarity),

@@ -21,7 +21,7 @@ use crate::rows::finite;
 ///
 /// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is infinite or not a number.
 pub fn quantize_ubinary(embeddings: &ArrayRef2<f32>) -> Result<Array2<u8>> {
-    finite("the embeddings", embeddings)?;
+    finite("embeddings", embeddings)?;
     let (rows, d) = embeddings.dim();
     let mut out = Array2::zeros((rows, d.div_ceil(8)));
     let rows = embeddings.axis_iter(Axis(0)).into_par_iter();

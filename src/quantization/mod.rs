@@ -205,7 +205,7 @@ pub fn quantize_embeddings(
     };
     Ok(match (precision, ranges) {
         (EmbeddingPrecision::Float32, _) => {
-            finite("the embeddings", embeddings)?;
+            finite("embeddings", embeddings)?;
             QuantizedEmbeddings::Float32(embeddings.to_owned())
         }
         (EmbeddingPrecision::Binary, _) => {

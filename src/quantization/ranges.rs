@@ -51,7 +51,7 @@ impl Ranges {
         if ranges.nrows() != 2 {
             return wrong(format!("{} rows, not the smallest and the largest", ranges.nrows()));
         }
-        finite("the ranges", &ranges.view())?;
+        finite("ranges", &ranges.view())?;
         let pairs = ranges.row(0).into_iter().zip(ranges.row(1));
         if let Some((k, (low, high))) = pairs.enumerate().find(|(_, (low, high))| low > high) {
             return wrong(format!("of dimension {k} begin at {low}, above their end at {high}"));
@@ -87,16 +87,13 @@ impl Ranges {
     pub fn calibrate(embeddings: &ArrayRef2<f32>) -> Result<Self> {
         match embeddings.nrows() {
             0 => {
-                return Err(Error::Input {
-                    input: "embeddings for calibration",
-                    problem: InputProblem::Empty,
-                });
+                return Err(Error::Input { input: "embeddings", problem: InputProblem::Empty });
             }
             1 => {
                 let problem = "ranges cannot be had from a single embedding".to_owned();
                 return Err(Error::Option { option: "calibration_embeddings", problem });
             }
-            _ => finite("the embeddings for calibration", embeddings)?,
+            _ => finite("embeddings", embeddings)?,
         }
         let mut ranges = Array2::zeros((2, embeddings.ncols()));
         ranges.row_mut(0).fill(f32::INFINITY);
@@ -234,7 +231,7 @@ impl Ranges {
             return Ok(());
         }
         Err(Error::Input {
-            input: "the ranges",
+            input: "ranges",
             problem: InputProblem::Width { found: self.width(), expected: width },
         })
     }

@@ -30,7 +30,7 @@ use crate::rows::finite;
 /// value that is infinite or not a number.
 pub fn quantize_uint8(embeddings: &ArrayRef2<f32>, ranges: &Ranges) -> Result<Array2<u8>> {
     ranges.fit(embeddings.ncols())?;
-    finite("the embeddings", embeddings)?;
+    finite("embeddings", embeddings)?;
     let (starts, steps) = (ranges.starts(), ranges.steps());
     let mut out = Array2::zeros(embeddings.dim());
     let rows = embeddings.axis_iter(Axis(0)).into_par_iter();

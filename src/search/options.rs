@@ -7,7 +7,7 @@ use ndarray::ArrayRef2;
 use super::dense::{self, Chunks};
 use super::top_k::Hit;
 use crate::error::{Error, InputProblem, Result, at_least_one};
-use crate::rows::{finite, has_columns, same_width};
+use crate::rows::{finite, has_columns, not_finite, same_width};
 use crate::similarity::Similarity;
 
 /// Options of [`semantic_search_with`]. The default: the 10 best by cosine.
@@ -118,23 +118,18 @@ pub fn semantic_search_with(
 ) -> Result<Vec<Vec<Hit>>> {
     options.check()?;
     if corpus.nrows() == 0 {
-        return Err(Error::Input { input: "rows of the corpus", problem: InputProblem::Empty });
+        return Err(Error::Input { input: "corpus", problem: InputProblem::Empty });
     }
-    has_columns("columns of the corpus", corpus.dim())?;
-    has_columns("columns of the queries", queries.dim())?;
-    same_width("the queries", queries.ncols(), corpus.ncols())?;
-    finite("the queries", queries)?;
+    has_columns("corpus", corpus.dim())?;
+    has_columns("queries", queries.dim())?;
+    same_width("queries", queries.ncols(), corpus.ncols())?;
+    finite("queries", queries)?;
     let first = AtomicUsize::new(usize::MAX);
     let SearchOptions { similarity, top_k, chunks } = *options;
     let hits = dense::search(similarity, queries, corpus, top_k, chunks, Some(&first));
     match first.into_inner() {
         usize::MAX => {}
-        row => {
-            return Err(Error::Input {
-                input: "the corpus",
-                problem: InputProblem::NotFinite { row },
-            });
-        }
+        row => return Err(not_finite("corpus", row, corpus.row(row))),
     }
     Ok(hits)
 }

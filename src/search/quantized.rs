@@ -56,11 +56,11 @@ pub fn semantic_search_quantized(
         return Err(Error::Option { option: "precision", problem });
     }
     if corpus.dim().0 == 0 {
-        return Err(Error::Input { input: "rows of the corpus", problem: InputProblem::Empty });
+        return Err(Error::Input { input: "corpus", problem: InputProblem::Empty });
     }
-    has_columns("columns of the corpus", corpus.dim())?;
-    has_columns("columns of the queries", queries.dim())?;
-    same_width("the queries", queries.dim().1, corpus.dim().1)?;
+    has_columns("corpus", corpus.dim())?;
+    has_columns("queries", queries.dim())?;
+    same_width("queries", queries.dim().1, corpus.dim().1)?;
     use QuantizedView::{Binary, Float32, Int8, Ubinary, Uint8};
     match (queries, corpus) {
         (Float32(queries), Float32(corpus)) => {

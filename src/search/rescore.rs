@@ -5,12 +5,12 @@ use rayon::prelude::*;
 
 use super::quantized::semantic_search_quantized;
 use super::top_k::{Hit, keep_best};
-use crate::error::{Error, InputProblem, Result, at_least_one};
+use crate::error::{Error, Result, at_least_one};
 use crate::quantization::{
     EmbeddingPrecision, QuantizedView, Ranges, bit, dequantize_int8, dequantize_uint8,
     quantize_embeddings,
 };
-use crate::rows::{finite, has_columns, same_width};
+use crate::rows::{finite, has_columns, not_finite, same_width};
 
 /// By what candidates are scored again: by the dot product of the `f32` query with this.
 ///
@@ -145,8 +145,8 @@ pub fn semantic_search_rescored(
     let &RescoreOptions { top_k, multiplier, ranges, ref rescore } = options;
     at_least_one("top_k", top_k)?;
     at_least_one("rescore_multiplier", multiplier)?;
-    has_columns("columns of the queries", queries.dim())?;
-    finite("the queries", queries)?;
+    has_columns("queries", queries.dim())?;
+    finite("queries", queries)?;
     let precision = corpus.precision();
     if ranges.is_none() && matches!(precision, EmbeddingPrecision::Int8 | EmbeddingPrecision::Uint8)
     {
@@ -213,7 +213,7 @@ impl<'a> Finer<'a> {
             Self::Binary(rows, _) => (rows.nrows(), rows.ncols(), width.div_ceil(8)),
             Self::Ubinary(rows, _) => (rows.nrows(), rows.ncols(), width.div_ceil(8)),
         };
-        same_width("the embeddings to rescore by", found, expected)?;
+        same_width("rescore", found, expected)?;
         if rows != corpus.dim().0 {
             let problem = format!("has {rows} rows, the corpus {}", corpus.dim().0);
             return Err(Error::Option { option: "rescore", problem });
@@ -230,13 +230,11 @@ impl<'a> Finer<'a> {
         };
         Ok(match self {
             Self::Float32(rows) => {
-                finite("the embeddings to rescore by", &rows.slice(ndarray::s![row, ..])).map_err(
-                    |_| Error::Input {
-                        input: "the embeddings to rescore by",
-                        problem: InputProblem::NotFinite { row: i },
-                    },
-                )?;
-                rows.row(i).to_owned()
+                let row = rows.row(i);
+                if row.iter().any(|x| !x.is_finite()) {
+                    return Err(not_finite("rescore", i, row));
+                }
+                row.to_owned()
             }
             Self::Int8(rows, ranges) => {
                 one(dequantize_int8(&rows.slice(ndarray::s![row, ..]), ranges)?)
