@@ -97,6 +97,7 @@ impl Kernel<Amx> for Hamming<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::reference;
 
     #[test]
     fn every_isa_counts_the_bits() {
@@ -109,7 +110,7 @@ mod tests {
                 negative_hamming(isa, &query, &rows, &mut out);
                 for (r, &got) in out.iter().enumerate() {
                     let word = |i: usize| rows[(r / ROWS * w + i) * ROWS + r % ROWS];
-                    let want: u32 = (0..w).map(|i| (word(i) ^ query[i]).count_ones()).sum();
+                    let want = reference::hamming((0..w).map(word), &query);
                     assert_eq!(got, -(want as f32), "{isa}, {w} words, row {r}");
                 }
             }

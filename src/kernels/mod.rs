@@ -23,6 +23,8 @@ pub mod memory;
 mod norms;
 pub mod peak;
 mod precision;
+#[cfg(test)]
+mod reference;
 pub mod simd;
 mod softmax;
 pub mod team;
@@ -55,5 +57,19 @@ fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
             got[at],
             want[at]
         );
+    }
+}
+
+/// Asserts that each `f32` result is NaN, +∞, −∞ or finite exactly where the `f64` one is, for tests.
+#[cfg(test)]
+#[track_caller]
+fn assert_same_class(got: &[f32], want: &[f64], what: std::fmt::Arguments) {
+    assert_eq!(got.len(), want.len());
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let same = match want.is_finite() {
+            true => got.is_finite(),
+            false => f64::from(got) == want || got.is_nan() && want.is_nan(),
+        };
+        assert!(same, "{what}, element {i}: got {got}, want {want}");
     }
 }

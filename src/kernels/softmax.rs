@@ -10,7 +10,8 @@ use super::simd::{Kernel, Simd};
 /// row[j] ← exp(x[j] − m) / Σ exp(x[j] − m),    x = scale · row + bias,    m = max x[j]
 /// ```
 ///
-/// `row`, `bias`: `[T]`, finite. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores.
+/// `row`, `bias`: `[T]`. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores. A score of −∞ has the
+/// probability 0; NaN, +∞, or a row of nothing but −∞ makes the whole row NaN.
 ///
 /// # Panics
 ///
@@ -93,8 +94,8 @@ pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assert_close;
     use super::*;
+    use crate::kernels::{assert_close, assert_same_class, reference};
 
     /// `exp` as a kernel, over a row.
     struct Exp<'a>(&'a mut [f32]);
@@ -133,11 +134,7 @@ mod tests {
         for t in [1, 2, 15, 16, 17, 31, 32, 33, 384, 512] {
             let scores: Vec<f32> = (0..t).map(|j| 36.0 * (j as f32 * 0.7).sin()).collect();
             let bias: Vec<f32> = (0..t).map(|j| 3.0 * (j as f32 * 1.3).cos()).collect();
-            let sums: Vec<f64> =
-                scores.iter().zip(&bias).map(|(s, b)| f64::from(0.25 * s + b)).collect();
-            let max = sums.iter().copied().fold(f64::MIN, f64::max);
-            let total: f64 = sums.iter().map(|s| (s - max).exp()).sum();
-            let want: Vec<f64> = sums.iter().map(|s| (s - max).exp() / total).collect();
+            let want = reference::softmax(&scores, 0.25, &bias);
             for &isa in Isa::available() {
                 let mut row = scores.clone();
                 softmax(isa, &mut row, 0.25, &bias);
@@ -152,6 +149,35 @@ mod tests {
             let mut row = [0.0, -1e30, f32::MIN];
             softmax(isa, &mut row, 1.0, &[0.0; 3]);
             assert_eq!(row, [1.0, 0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn nan_and_infinite_scores_come_out_as_in_the_reference() {
+        const INF: f32 = f32::INFINITY;
+        for t in [1, 2, 15, 16, 17, 33] {
+            let finite: Vec<f32> = (0..t).map(|j| (j as f32 * 0.7).sin()).collect();
+            for (x, at) in [f32::NAN, INF, -INF].into_iter().flat_map(|x| [(x, 0), (x, t - 1)]) {
+                let mut special = finite.clone();
+                special[at] = x;
+                let lowest = vec![-INF; t];
+                for (row, bias) in [
+                    (&special, &finite),
+                    (&finite, &special),
+                    (&special, &lowest),
+                    (&lowest, &finite),
+                ] {
+                    let want = reference::softmax(row, 0.5, bias);
+                    for &isa in Isa::available() {
+                        let mut got = row.clone();
+                        softmax(isa, &mut got, 0.5, bias);
+                        assert_same_class(&got, &want, format_args!("{isa}, {x} at {at} of {t}"));
+                        if want.iter().all(|x| x.is_finite()) {
+                            assert_close(&got, &want, 4e-7);
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -7,13 +7,14 @@ use super::*;
 use crate::kernels::memory::Arena;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::Amx;
+use crate::kernels::{assert_same_class, reference};
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 7 + seed) as f32).sin())
 }
 
 fn exact(a: &Array2<f32>, b: &Array2<f32>) -> Array2<f64> {
-    a.mapv(f64::from).dot(&b.mapv(f64::from).t())
+    reference::matmul(a.view(), b.view(), Epilogue::None)
 }
 
 /// Of a product of factors that are split into two bf16: either lacks up to 2⁻¹⁸ of itself (bf16 rounds by up to 2⁻⁹, and so
@@ -28,11 +29,11 @@ fn expected(
     b: &Array2<f32>,
 ) -> (Array2<f64>, Array2<f64>) {
     let k = a.ncols() as f64;
-    let round = |x: f32| match precision {
-        Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
-        _ => x,
+    let round = |x: &Array2<f32>| match precision {
+        Precision::Bf16 => reference::to_bf16(x.view()),
+        _ => x.clone(),
     };
-    let (a, b) = (a.mapv(round), b.mapv(round));
+    let (a, b) = (round(a), round(b));
     // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k times in the worst
     // case, √k times if the roundings are independent. Twice that is allowed.
     let size = exact(&a.mapv(f32::abs), &b.mapv(f32::abs));
@@ -113,6 +114,63 @@ fn rows_that_are_hard_to_quantise() {
         matmul(a.view(), &b, &mut got.view_mut());
         for ((got, want), tolerance) in got.iter().zip(&want).zip(&tolerance) {
             assert!((f64::from(*got) - want).abs() <= tolerance + 1e-6, "{isa}: {got} {want}");
+        }
+    }
+}
+
+/// NaN and ∞ in either factor, at the edges of tiles and panels.
+#[test]
+fn nan_and_infinities_come_out_as_in_the_reference() {
+    const SPECIAL: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let (m, n, k) = (14, 35, 200);
+    let finite = (matrix(m, k, 1), matrix(n, k, 2));
+    for (i, j, p) in [(0, 0, 0), (13, 34, 199), (6, 16, 192)] {
+        for (x, y) in SPECIAL.into_iter().flat_map(|x| [(x, 1.0), (1.0, x), (x, 0.0), (0.0, x)]) {
+            let (mut a, mut b) = finite.clone();
+            (a[[i, p]], b[[j, p]]) = (x, y);
+            let bias: Vec<f32> = (0..n).map(|j| j as f32).collect();
+            for activation in [Activation::Identity, Activation::Gelu] {
+                let epilogue = Epilogue::Bias(&bias, activation);
+                let want = reference::matmul(a.view(), b.view(), epilogue);
+                for &isa in Isa::available() {
+                    for precision in Precision::ALL {
+                        let product = |a: &Array2<f32>, b: &Array2<f32>| {
+                            let b = PackedMatrix::new(isa, precision, b.view());
+                            let mut out = Array2::<f32>::zeros((m, n));
+                            par_matmul(&Team::alone(), a.view(), &b, out.view_mut(), epilogue);
+                            out
+                        };
+                        let got = product(&a, &b);
+                        let what = format!(
+                            "{isa}, {precision}, {activation:?}: {x} · {y} at {i}, {j}, {p}"
+                        );
+                        if precision == Precision::Int8 {
+                            // Integers have neither NaN nor ∞; but no other element may change.
+                            let (mut a, mut b) = (a.clone(), b.clone());
+                            a[[i, p]] = finite.0[[i, p]];
+                            b[[j, p]] = finite.1[[j, p]];
+                            let clean = product(&a, &b);
+                            let outside = |(r, c): (usize, usize)| r != i && c != j;
+                            for (at, got) in got.indexed_iter().filter(|&(at, _)| outside(at)) {
+                                assert_eq!(*got, clean[at], "{what}, element {at:?}");
+                            }
+                        } else if isa.splits_f32() && precision == Precision::F32 {
+                            // ∞ · (high + low) is NaN where the low half is 0.
+                            for (got, want) in got.iter().zip(&want) {
+                                assert_eq!(
+                                    got.is_finite(),
+                                    want.is_finite(),
+                                    "{what}: {got} {want}"
+                                );
+                            }
+                        } else {
+                            let want = want.as_slice().expect("contiguous");
+                            let got = got.as_slice().expect("contiguous");
+                            assert_same_class(got, want, format_args!("{what}"));
+                        }
+                    }
+                }
+            }
         }
     }
 }
