@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::bf16;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::words::{Encode, Format};
+use super::format::{Encode, Format};
 
 /// `f32`, or bf16 for results that go into nothing but another product which rounds them anyway, to bf16 or to integers: half of
 /// the memory to write and to read.

@@ -12,16 +12,16 @@
 //! however many rows the tile has. The tests hold it to that.
 
 mod element;
-mod finish;
+mod epilogue;
+mod format;
+mod pack_a;
 mod packed;
 mod product;
-mod rows;
 mod spread;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tile;
-mod words;
 
 use std::cell::RefCell;
 
@@ -32,17 +32,17 @@ use super::isa::Isa;
 use super::precision::Precision;
 use super::team::Team;
 pub use element::Element;
+use format::Format;
+pub(crate) use format::nearest;
+use pack_a::{PackA, PackedA};
 pub(crate) use packed::LAYOUT;
 pub use packed::{Factor, PackedMatrix};
-use product::{Blocks, Heights, Multiply, Rectangle};
-use rows::{Pack, Rows};
-use words::Format;
-pub(crate) use words::nearest;
+use product::{Multiply, PackedBlocks, Rectangle, RowSizes};
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
 
-/// Rows for each thread from which on a product is cut between rows only.
+/// PackedA for each thread from which on a product is cut between rows only.
 const MANY: usize = 512;
 
 /// Pieces for each thread where a product is cut across: more even out, fewer save overhead.
@@ -76,7 +76,7 @@ pub fn matmul<A: Element, C: Element>(
 
 thread_local! {
     /// What a thread packs for itself.
-    static ROWS: RefCell<Rows> = RefCell::default();
+    static ROWS: RefCell<PackedA> = RefCell::default();
 }
 
 /// A rectangle of `a · bᵀ` on this thread, as many rows at a time as should be packed at once.
@@ -87,14 +87,14 @@ fn multiply<A: Element, C: Element>(
     rectangle: Rectangle<C>,
 ) {
     let Rectangle { row, column, mut out } = rectangle;
-    let most = b.isa.heights(b).map_or(usize::MAX, |heights| heights.most);
+    let most = b.isa.row_sizes(b).map_or(usize::MAX, |row_sizes| row_sizes.most);
     let height = most.min(out.nrows()).max(1);
     let mut rows = ROWS.take();
     let mut first = row;
     for out in out.axis_chunks_iter_mut(Axis(0), height) {
         let count = out.nrows();
-        b.isa.run(Pack { a, b, first, count, rows: &mut rows });
-        let blocks = Blocks { blocks: std::slice::from_ref(&rows), height: count };
+        b.isa.run(PackA { a, b, first, count, rows: &mut rows });
+        let blocks = PackedBlocks { blocks: std::slice::from_ref(&rows), height: count };
         let rectangle = Rectangle { row: first, column, out };
         b.isa.run(Multiply { b, epilogue, blocks, rectangle });
         first += count;
@@ -124,27 +124,28 @@ pub fn par_matmul<'b, A: Element, C: Element>(
     let cuts = Cuts::new(b, a.nrows(), team.threads());
     let isa = b.isa;
     if !cuts.shares_rows {
-        let rectangles = cuts.rectangles(out, isa.columns());
+        let rectangles = cuts.rectangles(out, isa.nr());
         team.for_each(rectangles, |rectangle| multiply(a, b, epilogue, rectangle));
         return;
     }
     // Few rows are multiplied by many threads, each with columns of its own: the rows are packed once for all of them.
     thread_local! {
-        static PACKED: RefCell<Vec<Rows>> = RefCell::default();
+        static PACKED: RefCell<Vec<PackedA>> = RefCell::default();
     }
     let mut packed = PACKED.take();
-    packed.resize_with(cuts.blocks(), Rows::default);
+    packed.resize_with(cuts.blocks(), PackedA::default);
     let blocks = packed.iter_mut().enumerate().map(|(i, rows)| (cuts.block(i), rows)).collect();
-    let pack = |(at, rows): (std::ops::Range<usize>, &mut Rows)| {
-        isa.run(Pack { a, b, first: at.start, count: at.len(), rows });
+    let pack = |(at, rows): (std::ops::Range<usize>, &mut PackedA)| {
+        isa.run(PackA { a, b, first: at.start, count: at.len(), rows });
     };
     if a.len() < SMALL / 16 {
         Team::alone().for_each(blocks, pack)
     } else {
         team.for_each(blocks, pack)
     }
-    team.for_each(cuts.rectangles(out, isa.columns()), |rectangle| {
-        let blocks = Blocks { blocks: &packed[rectangle.row / cuts.height..], height: cuts.height };
+    team.for_each(cuts.rectangles(out, isa.nr()), |rectangle| {
+        let blocks =
+            PackedBlocks { blocks: &packed[rectangle.row / cuts.height..], height: cuts.height };
         isa.run(Multiply { b, epilogue, blocks, rectangle });
     });
     PACKED.set(packed);
@@ -168,7 +169,7 @@ struct Cuts {
     m: usize,
     down: usize,
     across: usize,
-    /// Rows of a block. All cuts between rows are at multiples of this.
+    /// PackedA of a block. All cuts between rows are at multiples of this.
     height: usize,
     /// Whether several pieces are made from the same rows, which are then packed once.
     shares_rows: bool,
@@ -183,8 +184,8 @@ impl Cuts {
             1 => 1,
             _ => (PIECES * threads).min(work / SMALL + 1),
         };
-        let panels = n.div_ceil(b.isa.columns()).max(1);
-        let Some(Heights { step, tile, least, most }) = b.isa.heights(b) else {
+        let panels = n.div_ceil(b.isa.nr()).max(1);
+        let Some(RowSizes { step, tile, least, most }) = b.isa.row_sizes(b) else {
             let packed = |down: usize| wanted.div_ceil(down).clamp(1, panels) * m + down * n;
             let down = (1..=wanted.min(m)).min_by_key(|&down| packed(down)).unwrap_or(1);
             let across = wanted.div_ceil(down).clamp(1, panels);
@@ -192,7 +193,7 @@ impl Cuts {
             return Self { m, down: m.div_ceil(height).max(1), across, height, shares_rows: false };
         };
         if wanted == 1 || m >= threads * MANY {
-            // Rows enough to give each thread its share.
+            // PackedA enough to give each thread its share.
             let down = if wanted == 1 { 1 } else { m.div_ceil(most).next_multiple_of(threads) };
             let height = m.div_ceil(down).next_multiple_of(step).max(1);
             return Self {
@@ -210,7 +211,7 @@ impl Cuts {
         Self { m, down, across, height, shares_rows: true }
     }
 
-    /// Blocks of rows.
+    /// PackedBlocks of rows.
     fn blocks(&self) -> usize {
         self.m.div_ceil(self.height)
     }

@@ -7,13 +7,13 @@ use rayon::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::element::{Element, copy_words, floats, is_packed, pair_rows, to_floats};
-use super::spread::Spread;
-#[cfg(target_arch = "x86_64")]
-use super::tile::{Tile, transpose};
-use super::words::{
+use super::format::{
     Encode, Format, PAIRS, REST_STEPS, Scaling, channel_scale, channel_scaling, encode,
     encode_pair_of_rows,
 };
+use super::spread::Spread;
+#[cfg(target_arch = "x86_64")]
+use super::tile::{Tile, transpose};
 use crate::kernels::isa::Isa;
 use crate::kernels::memory::{Arena, Lines, Words};
 use crate::kernels::precision::Precision;
@@ -129,7 +129,7 @@ impl PackedMatrix {
         let panels = layout.panels(values, &mut [], &mut packed.scales, &mut packed.sums);
         let row = |j| row_of(&b, j);
         let spread = &packed.spread;
-        panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
+        panels.into_par_iter().for_each(|panel| isa.run(PackB { panel, row, spread }));
         packed
     }
 
@@ -162,7 +162,7 @@ impl PackedMatrix {
         let (row, spread) = (|j| rows[j], &packed.spread);
         let mut pack = |values: &mut [u32], rest: &mut [u32]| {
             let panels = layout.panels(values, rest, scales, sums);
-            panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
+            panels.into_par_iter().for_each(|panel| isa.run(PackB { panel, row, spread }));
         };
         if rest && packed.format == Format::Int8 {
             let mut values = None;
@@ -205,7 +205,7 @@ impl PackedMatrix {
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
         let (isa, row, spread) = (self.isa, |j| row_of(&b, j), &self.spread);
         for panel in layout.panels(values, &mut [], &mut self.scales, &mut self.sums) {
-            isa.run(PackPanel { panel, row, spread });
+            isa.run(PackB { panel, row, spread });
         }
     }
 
@@ -219,7 +219,7 @@ impl PackedMatrix {
         let (k, n) = b.dim();
         let Layout { format, columns, .. } = self.resize((n, k));
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
-        self.isa.run(PackTransposed { format, columns, b: b.view(), values });
+        self.isa.run(PackBTransposed { format, columns, b: b.view(), values });
     }
 
     /// `N`: columns of a product with this matrix.
@@ -275,7 +275,7 @@ impl PackedMatrix {
 
     /// Words along `K`.
     pub(super) fn words(&self) -> usize {
-        self.format.words(self.depth(), self.isa.step())
+        self.format.words(self.depth(), self.isa.k_step())
     }
 
     /// Columns that are multiplied: `K`, and those that are repeated.
@@ -310,7 +310,7 @@ impl PackedMatrix {
             self.scales.resize(n, 1.0);
             self.sums.resize(n, 0.0);
         }
-        let columns = self.isa.columns();
+        let columns = self.isa.nr();
         let panel = columns * self.words();
         Layout { format: self.format, columns, n, panel, len: n.div_ceil(columns) * panel }
     }
@@ -388,7 +388,7 @@ struct Panel<'a> {
 }
 
 /// One panel, from the rows of `B` that are its columns.
-struct PackPanel<'a, R> {
+struct PackB<'a, R> {
     panel: Panel<'a>,
     /// Row `j` of `B`.
     row: R,
@@ -396,7 +396,7 @@ struct PackPanel<'a, R> {
     spread: &'a Spread,
 }
 
-impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel<'_, R> {
+impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackB<'_, R> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { panel, row, spread } = self;
@@ -476,7 +476,7 @@ fn rest_of(row: &[f32], words: &[u32], scale: f32) -> [f32; 4 * PAIRS] {
 }
 
 /// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of `f32`s, or of bf16 that stay so.
-struct PackTransposed<'a, E> {
+struct PackBTransposed<'a, E> {
     format: Format,
     columns: usize,
     /// `[K, N]`
@@ -484,7 +484,7 @@ struct PackTransposed<'a, E> {
     values: &'a mut [u32],
 }
 
-impl<S: Encode, E: Element> Kernel<S> for PackTransposed<'_, E> {
+impl<S: Encode, E: Element> Kernel<S> for PackBTransposed<'_, E> {
     #[inline(always)]
     fn run(self, simd: S) {
         let Self { format, columns, b, values } = self;

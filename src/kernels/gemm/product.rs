@@ -6,39 +6,39 @@ use ndarray::ArrayViewMut2;
 
 use super::Epilogue;
 use super::element::Element;
-use super::finish::Finish;
+use super::epilogue::ApplyEpilogue;
+use super::format::{Format, expand};
+use super::pack_a::PackedA;
 use super::packed::Factor;
-use super::rows::Rows;
-use super::words::{Format, expand};
 use crate::kernels::isa::Isa;
 use crate::kernels::lanes::LANES;
 use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Scalar};
 #[cfg(target_arch = "x86_64")]
 use {
-    super::tile::{Ahead, Band, DEPTH, Tile, expand as expand_panel, fetch, tiles},
-    super::words::Encode,
+    super::format::Encode,
+    super::tile::{BlockA, KC, Prefetch, Tile, expand as expand_panel, fetch, tiles},
     crate::kernels::simd::{Amx, Avx2, Avx512},
 };
 
-/// Rows that are packed at once at most.
+/// PackedA that are packed at once at most.
 #[cfg(target_arch = "x86_64")]
-const TALLEST: usize = 512;
+const MAX_PACKED_ROWS: usize = 512;
 
-/// Rows that go together through a group of panels where they are few, or where panels have to be expanded for them: the
+/// PackedA that go together through a group of panels where they are few, or where panels have to be expanded for them: the
 /// partial results of the group, 128 KiB for AVX-512, stay in a second-level cache.
 #[cfg(target_arch = "x86_64")]
-const TOGETHER: usize = 256;
+const MC: usize = 256;
 
-/// Rows so few that what counts is how panels come from memory: they are then visited in pieces, each by all rows, while the
+/// PackedA so few that what counts is how panels come from memory: they are then visited in pieces, each by all rows, while the
 /// next one is fetched.
 #[cfg(target_arch = "x86_64")]
-const FEW: usize = 48;
+const FEW_ROWS: usize = 48;
 
 /// Panels between two visits to the result at most: a row of it is then written 512 bytes at a time, and not 128 in each of as
 /// many pages as there are rows.
 #[cfg(target_arch = "x86_64")]
-const GROUP: usize = 4;
+const NC: usize = 4;
 
 /// A rectangle of a product: where it begins, and its elements.
 pub(super) struct Rectangle<'a, C> {
@@ -51,49 +51,49 @@ pub(super) struct Rectangle<'a, C> {
 pub(super) struct Multiply<'a, 'b, C> {
     pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
-    pub(super) blocks: Blocks<'b>,
+    pub(super) blocks: PackedBlocks<'b>,
     pub(super) rectangle: Rectangle<'b, C>,
 }
 
 /// Packed rows, as many in each block but perhaps the last.
 #[derive(Clone, Copy)]
-pub(super) struct Blocks<'a> {
-    pub(super) blocks: &'a [Rows],
+pub(super) struct PackedBlocks<'a> {
+    pub(super) blocks: &'a [PackedA],
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "there is one block only"))]
     pub(super) height: usize,
 }
 
 /// What is between packed rows and a result, in memory that a thread keeps from product to product.
 #[derive(Default)]
-struct Partial {
+struct Workspace {
     /// A piece of `B`, where it has to be expanded.
     expanded: Lines,
     sums: Lines,
 }
 
 thread_local! {
-    static PARTIAL: RefCell<Partial> = RefCell::default();
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
 impl Isa {
     /// Columns of a panel: a product is cut at multiples of it.
-    pub(super) fn columns(self) -> usize {
+    pub(super) fn nr(self) -> usize {
         match self {
             Self::Scalar(_) => 1,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => Avx2::COLUMNS,
+            Self::Avx2(_) => Avx2::NR,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => Avx512::COLUMNS,
+            Self::Avx512(_) => Avx512::NR,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => Amx::COLUMNS,
+            Self::Amx(_) => Amx::NR,
         }
     }
 
     /// Words of a row along `K` are a multiple of this.
-    pub(super) fn step(self) -> usize {
+    pub(super) fn k_step(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => Amx::WORD_STEP,
+            Self::Amx(_) => Amx::K_STEP,
             _ => 1,
         }
     }
@@ -120,23 +120,23 @@ impl Isa {
     /// How rows are packed that are to be multiplied with `b`; `None` where any number of them will do.
     #[cfg_attr(
         not(target_arch = "x86_64"),
-        allow(unused_variables, reason = "no tiles, no heights")
+        allow(unused_variables, reason = "no tiles, no row_sizes")
     )]
-    pub(super) fn heights(self, b: Factor) -> Option<Heights> {
+    pub(super) fn row_sizes(self, b: Factor) -> Option<RowSizes> {
         match self {
             Self::Scalar(_) => None,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(simd) => Some(heights(simd, b)),
+            Self::Avx2(simd) => Some(row_sizes(simd, b)),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => Some(heights(simd, b)),
+            Self::Avx512(simd) => Some(row_sizes(simd, b)),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx(simd) => Some(heights(simd, b)),
+            Self::Amx(simd) => Some(row_sizes(simd, b)),
         }
     }
 }
 
 /// Numbers of rows that an instruction set is fast with.
-pub(super) struct Heights {
+pub(super) struct RowSizes {
     /// Any number is a multiple of this, or filled up to one.
     pub(super) step: usize,
     /// Of the tallest tile.
@@ -148,16 +148,16 @@ pub(super) struct Heights {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn heights<S: Tile>(simd: S, b: Factor) -> Heights {
+fn row_sizes<S: Tile>(simd: S, b: Factor) -> RowSizes {
     let tile = b.multiplied_as(simd);
     let words = b.words() * b.format.values_per_word() / tile.values_per_word();
-    let rows = (S::BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
-    let tiles = if S::WHOLE && tile == b.format { 2 } else { 64 / S::ROWS };
-    Heights {
-        step: S::ROW_STEP,
-        tile: S::ROWS,
-        least: tiles * S::ROWS,
-        most: (rows / S::ROWS).max(1) * S::ROWS,
+    let rows = (S::PACKED_WORDS / words.next_multiple_of(KC).max(1)).clamp(1, MAX_PACKED_ROWS);
+    let tiles = if S::WHOLE_K && tile == b.format { 2 } else { 64 / S::MR };
+    RowSizes {
+        step: S::M_STEP,
+        tile: S::MR,
+        least: tiles * S::MR,
+        most: (rows / S::MR).max(1) * S::MR,
     }
 }
 
@@ -167,9 +167,9 @@ macro_rules! kernels {
         impl<C: Element> Kernel<$simd> for Multiply<'_, '_, C> {
             #[inline(always)]
             fn run(self, simd: $simd) {
-                let mut partial = PARTIAL.take();
+                let mut partial = WORKSPACE.take();
                 $multiply(self, simd, &mut partial);
-                PARTIAL.set(partial);
+                WORKSPACE.set(partial);
             }
         }
     )*)*};
@@ -179,7 +179,7 @@ kernels!(by_matrixmultiply: Scalar;);
 kernels!(by_tiles: Avx2, Avx512, Amx;);
 
 #[allow(unsafe_code, reason = "matrixmultiply takes pointers: see the block")]
-fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &mut Partial) {
+fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &mut Workspace) {
     let Multiply { b, epilogue, blocks, rectangle: Rectangle { column, mut out, .. } } = product;
     let [rows] = blocks.blocks else { unreachable!("this tier has no blocks of rows") };
     let (m, n) = out.dim();
@@ -187,7 +187,7 @@ fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &m
     let words = b.words();
     let k = words * b.format.values_per_word();
     assert_eq!(rows.words.len(), m * k, "as many rows are packed as the rectangle has");
-    let Partial { expanded, sums } = partial;
+    let Workspace { expanded, sums } = partial;
     /// Columns at once, so that a piece of `B` that is expanded stays small.
     const COLUMNS: usize = 256;
     for start in (0..n).step_by(COLUMNS) {
@@ -195,7 +195,7 @@ fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &m
         let place = (column + start) * words..(column + start + there) * words;
         expanded.resize(there * k);
         expand(b.format, &b.values[place.clone()], b.rest_in(place), expanded);
-        // Rows are filled up to whole pieces of LANES.
+        // PackedA are filled up to whole pieces of LANES.
         let width = there.next_multiple_of(LANES);
         sums.resize(m * width);
         // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
@@ -219,8 +219,8 @@ fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &m
                 1,
             );
         }
-        let ranges = &rows.ranges;
-        let finish = Finish { b, epilogue, format: Format::F32, column, ranges };
+        let quantization = &rows.quantization;
+        let finish = ApplyEpilogue { b, epilogue, format: Format::F32, column, quantization };
         for (j, left) in (start..start + there).step_by(LANES).enumerate() {
             let place = left..(left + LANES).min(start + there);
             finish.panel::<LANES, _, _>(simd, &mut sums[j * LANES..], width, &mut out, place);
@@ -231,32 +231,32 @@ fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &m
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[allow(unsafe_code, reason = "calls a function that needs instructions: see the block")]
-fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial: &mut Partial) {
+fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial: &mut Workspace) {
     let Multiply { b: matrix, epilogue, blocks, rectangle } = product;
     let Rectangle { column: first_column, mut out, .. } = rectangle;
-    let ((m, n), columns, format) = (out.dim(), S::COLUMNS, matrix.format);
+    let ((m, n), columns, format) = (out.dim(), S::NR, matrix.format);
     let mut out = contiguous(&mut out);
     let tile = matrix.multiplied_as(simd);
     let per = format.values_per_word() / tile.values_per_word();
     let panel = matrix.words() * columns;
     let values: &[u32] = &matrix.values;
-    let Partial { expanded, sums } = partial;
-    // Bands of one tile hold their sums in registers all along K; the panels of a group then stay in cache for all bands.
-    let (band, depth, group) = match S::WHOLE && tile == format && m > FEW {
-        true => (S::ROWS, panel, (S::GROUP_WORDS / panel.max(1)).clamp(1, GROUP)),
-        false => (TOGETHER, DEPTH / per * columns, GROUP),
+    let Workspace { expanded, sums } = partial;
+    // Bands of one tile hold their sums in registers all along K; the panels of a group then stay in cache for all mc_blocks.
+    let (band, depth, group) = match S::WHOLE_K && tile == format && m > FEW_ROWS {
+        true => (S::MR, panel, (S::NC_WORDS / panel.max(1)).clamp(1, NC)),
+        false => (MC, KC / per * columns, NC),
     };
-    let bands = || bands::<S>(m, blocks.height, band);
-    let count = bands().count();
+    let mc_blocks = || mc_blocks::<S>(m, blocks.height, band);
+    let count = mc_blocks().count();
     let _state = simd.state();
     for column in (0..n).step_by(group * columns) {
         let there = (group * columns).min(n - column);
         let first_panel = (first_column + column) / columns;
         let panels = there.div_ceil(columns);
-        for (i, (block, first, top, end)) in bands().enumerate() {
+        for (i, (block, first, top, end)) in mc_blocks().enumerate() {
             let rows = &blocks.blocks[block];
-            let height = blocks.height.min(m - first).next_multiple_of(S::ROW_STEP);
-            let (a, _) = rows.words.as_chunks::<DEPTH>();
+            let height = blocks.height.min(m - first).next_multiple_of(S::M_STEP);
+            let (a, _) = rows.words.as_chunks::<KC>();
             let size = (end - top) * columns;
             let out = &mut out[first + top..(first + end).min(m)];
             // Where the columns of panel p are in a row.
@@ -267,8 +267,8 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
             }
             for start in (0..panel).step_by(depth.max(1)) {
                 let words = depth.min(panel - start);
-                let chunk = start / (DEPTH / per * columns);
-                let a = Band { words: &a[chunk * height + top..], height, rows: end - top };
+                let chunk = start / (KC / per * columns);
+                let a = BlockA { words: &a[chunk * height + top..], height, rows: end - top };
                 for (p, sums) in sums.chunks_exact_mut(size).enumerate() {
                     if start + depth >= panel {
                         // The result will be written when the sums are complete; fetched first, its lines need not be waited
@@ -286,7 +286,7 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
                         () => at(panels, 0),
                     };
                     let next = values.get(next..).unwrap_or_default();
-                    let ahead = Ahead::of(&next[..words.min(next.len())]).part(i, count);
+                    let ahead = Prefetch::of(&next[..words.min(next.len())]).part(i, count);
                     if tile != format {
                         expanded.resize(b.len() * per);
                         // SAFETY: there is no instruction set with tiles that has no AVX2.
@@ -298,8 +298,14 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
                     simd.multiply(tile, a, b, sums, start > 0, ahead);
                 }
             }
-            let ranges = rows.ranges.get(top..).unwrap_or_default();
-            let finish = Finish { b: matrix, epilogue, format: tile, column: first_column, ranges };
+            let quantization = rows.quantization.get(top..).unwrap_or_default();
+            let finish = ApplyEpilogue {
+                b: matrix,
+                epilogue,
+                format: tile,
+                column: first_column,
+                quantization,
+            };
             for (p, sums) in sums.chunks_exact_mut(size).enumerate() {
                 match columns {
                     32 => finish.panel::<32, S, C>(simd, sums, columns, out, place(p)),
@@ -310,19 +316,19 @@ fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial
     }
 }
 
-/// Cuts `m` rows, packed in blocks of `height`, into bands of at most `most`, as even as can be: for each the number of its block,
+/// Cuts `m` rows, packed in blocks of `height`, into mc_blocks of at most `most`, as even as can be: for each the number of its block,
 /// that one's first row, and in it the band's own first row and the next one's, filled up as the tiles of `S` want it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn bands<S: Tile>(
+fn mc_blocks<S: Tile>(
     m: usize,
     height: usize,
     most: usize,
 ) -> impl Iterator<Item = (usize, usize, usize, usize)> {
     (0..m).step_by(height.max(1)).enumerate().flat_map(move |(block, first)| {
-        let steps = height.min(m - first).div_ceil(S::ROW_STEP);
-        tiles(steps, most / S::ROW_STEP)
-            .map(move |(top, end)| (block, first, top * S::ROW_STEP, end * S::ROW_STEP))
+        let steps = height.min(m - first).div_ceil(S::M_STEP);
+        tiles(steps, most / S::M_STEP)
+            .map(move |(top, end)| (block, first, top * S::M_STEP, end * S::M_STEP))
     })
 }
 

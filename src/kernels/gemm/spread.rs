@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 
 use super::element::{Element, to_floats};
-use super::words::WEIGHT_STEPS;
+use super::format::WEIGHT_STEPS;
 use crate::kernels::isa::Isa;
 use crate::kernels::lanes::{LANES, Lanes, filled_up, fold, zip};
 use crate::kernels::simd::{Kernel, Simd};
@@ -64,7 +64,7 @@ impl Spread {
         own
     }
 
-    /// Rows of `B` as they are quantised, one after another, and the scale of each; nothing if nothing is done to them.
+    /// PackedA of `B` as they are quantised, one after another, and the scale of each; nothing if nothing is done to them.
     #[inline(always)]
     pub(super) fn of_b<'b, E: Element>(
         &self,
@@ -172,7 +172,7 @@ impl PartialEq for Coarse {
 
 impl Eq for Coarse {}
 
-/// Rows that one task looks through.
+/// PackedA that one task looks through.
 const ROWS: usize = 64;
 
 /// The largest magnitude in each of some rows: see [`peak`].

@@ -418,8 +418,8 @@ fn cuts_leave_no_empty_piece() {
             let b = PackedMatrix::new(isa, Precision::F32, Array2::<f32>::zeros((n, 64)).view());
             for threads in [1, 2, 3, 8, 64] {
                 let mut out = Array2::<f32>::zeros((m, n));
-                let pieces = Cuts::new(Factor::from(&b), m, threads)
-                    .rectangles(out.view_mut(), isa.columns());
+                let pieces =
+                    Cuts::new(Factor::from(&b), m, threads).rectangles(out.view_mut(), isa.nr());
                 assert!(pieces.iter().all(|piece| !piece.out.is_empty()), "{isa} {m}×{n}");
                 assert_eq!(pieces.iter().map(|piece| piece.out.len()).sum::<usize>(), m * n);
             }
@@ -458,7 +458,7 @@ fn rows_of_bf16_are_their_values() {
                 let mut got = Array2::<f32>::zeros((m, n));
                 par_matmul(&team, a.view(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}");
-                // Rows whose values do not stand side by side.
+                // PackedA whose values do not stand side by side.
                 let strided = a.t().as_standard_layout().to_owned();
                 par_matmul(&team, strided.t(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}, strided");

@@ -7,14 +7,14 @@
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{Ahead, Band, DEPTH, Fetch, Tile, check};
+use super::{BlockA, KC, Prefetch, PrefetchSteps, Tile, check};
 use crate::kernels::amx::Configured;
-use crate::kernels::gemm::words::{Encode, Format, PAIRS, Scaling};
+use crate::kernels::gemm::format::{Encode, Format, PAIRS, Scaling};
 use crate::kernels::simd::Amx;
 
-/// Rows of a tile register, and words of a row of it.
+/// PackedA of a tile register, and words of a row of it.
 const SIDE: usize = 16;
-const COLUMNS: usize = 2 * SIDE;
+const NR: usize = 2 * SIDE;
 
 /// As without the tile registers.
 impl Encode for Amx {
@@ -47,14 +47,14 @@ impl Encode for Amx {
 }
 
 impl Tile for Amx {
-    const ROWS: usize = 2 * SIDE;
-    const COLUMNS: usize = COLUMNS;
+    const MR: usize = 2 * SIDE;
+    const NR: usize = NR;
     /// 1.5 MiB of a second-level cache of 2.
-    const BLOCK: usize = 384 << 10;
-    const WHOLE: bool = false;
-    const GROUP_WORDS: usize = 0;
-    const ROW_STEP: usize = SIDE;
-    const WORD_STEP: usize = SIDE;
+    const PACKED_WORDS: usize = 384 << 10;
+    const WHOLE_K: bool = false;
+    const NC_WORDS: usize = 0;
+    const M_STEP: usize = SIDE;
+    const K_STEP: usize = SIDE;
 
     type State = Configured;
 
@@ -74,17 +74,17 @@ impl Tile for Amx {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         check(self, format, a, b, c);
         if format == Format::F32 {
             return self.avx512().multiply(format, a, b, c, accumulate, ahead);
         }
-        let words = b.len() / COLUMNS;
+        let words = b.len() / NR;
         let block = if format == Format::Bf16Pairs { PAIRS } else { SIDE };
         assert!(words.is_multiple_of(block), "tile: {words} words in blocks of {block}");
         let blocks = words / block;
@@ -96,13 +96,13 @@ impl Tile for Amx {
         }
         let a = a.chunk(0);
         let count = a.len().div_ceil(2 * SIDE);
-        let tiles = a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * COLUMNS));
+        let tiles = a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * NR));
         for (i, (a, c)) in tiles.enumerate() {
             let ahead = ahead.part(i, count).over(blocks);
             let (a, b, c, two) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), a.len() == 2 * SIDE);
             // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By `check`, `a` is 16 or 32
-            // rows of DEPTH words, `b` has at most DEPTH steps of COLUMNS words, of which `blocks` times `block` are there, and
-            // `c` has as many rows of COLUMNS words as `a` has rows. A prefetch may be given any address.
+            // rows of KC words, `b` has at most KC steps of NR words, of which `blocks` times `block` are there, and
+            // `c` has as many rows of NR words as `a` has rows. A prefetch may be given any address.
             unsafe {
                 match (format, two) {
                     (Format::Bf16, true) => bf16_two(a.cast(), b, c, blocks, accumulate, ahead),
@@ -142,7 +142,7 @@ impl Tile for Amx {
 
 /// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for each pair of registers.
 ///
-/// Each takes pointers to `[rows][DEPTH]` words of `a`, to `[16 · blocks][COLUMNS]` of `b` and to `[rows][COLUMNS]` of `c`;
+/// Each takes pointers to `[rows][KC]` words of `a`, to `[16 · blocks][NR]` of `b` and to `[rows][NR]` of `c`;
 /// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7. With each block its share of what comes
 /// after `b` is fetched.
 macro_rules! define_products {
@@ -154,9 +154,9 @@ macro_rules! define_products {
             c: *mut u32,
             blocks: usize,
             accumulate: bool,
-            ahead: Fetch,
+            ahead: PrefetchSteps,
         ) {
-            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · DEPTH bytes apart, those of `b` and
+            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · KC bytes apart, those of `b` and
             // `c` 128; each block is 64 bytes of a row of `a` and 16 rows of `b`. No stack, no flags kept.
             unsafe {
                 asm!(
@@ -178,7 +178,7 @@ macro_rules! define_products {
                     concat!($dot, " tmm0, tmm4, tmm6"),
                     "tileloadd tmm7, [{b} + {wide}*1 + 64]",
                     concat!($dot, " tmm1, tmm4, tmm7"),
-                    "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4]",
+                    "tileloadd tmm5, [{a} + {deep}*1 + 16*{KC}*4]",
                     concat!($dot, " tmm2, tmm5, tmm6"),
                     concat!($dot, " tmm3, tmm5, tmm7"),
                     "add {a}, 64",
@@ -203,9 +203,9 @@ macro_rules! define_products {
                     ahead = inout(reg) ahead.at => _,
                     lines = in(reg) ahead.lines(),
                     line = out(reg) _,
-                    wide = in(reg) 4 * COLUMNS,
-                    deep = in(reg) 4 * DEPTH,
-                    DEPTH = const DEPTH,
+                    wide = in(reg) 4 * NR,
+                    deep = in(reg) 4 * KC,
+                    KC = const KC,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -220,7 +220,7 @@ macro_rules! define_products {
             c: *mut u32,
             blocks: usize,
             accumulate: bool,
-            ahead: Fetch,
+            ahead: PrefetchSteps,
         ) {
             // SAFETY: as of 32 rows.
             unsafe {
@@ -259,8 +259,8 @@ macro_rules! define_products {
                     ahead = inout(reg) ahead.at => _,
                     lines = in(reg) ahead.lines(),
                     line = out(reg) _,
-                    wide = in(reg) 4 * COLUMNS,
-                    deep = in(reg) 4 * DEPTH,
+                    wide = in(reg) 4 * NR,
+                    deep = in(reg) 4 * KC,
                     out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
                 );
@@ -306,7 +306,7 @@ define_products!(int8_two, int8_one, int8_registers, "tdpbusd");
 /// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; what is left out, lower · lower, is as small as
 /// what the pairs do not hold.
 ///
-/// `b` is `[32 · blocks][COLUMNS]`, of each block first the upper halves, and so are the rows of `a`.
+/// `b` is `[32 · blocks][NR]`, of each block first the upper halves, and so are the rows of `a`.
 #[allow(unsafe_code, reason = "is assembly")]
 unsafe fn pairs_two(
     a: *const u32,
@@ -314,7 +314,7 @@ unsafe fn pairs_two(
     c: *mut u32,
     blocks: usize,
     accumulate: bool,
-    ahead: Fetch,
+    ahead: PrefetchSteps,
 ) {
     // SAFETY: as in `define_products`, with blocks of 128 bytes of a row of `a` and 32 rows of `b`.
     unsafe {
@@ -337,7 +337,7 @@ unsafe fn pairs_two(
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4]",
+            "tileloadd tmm5, [{a} + {deep}*1 + 16*{KC}*4]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "tileloadd tmm6, [{b} + {wide}*1]",
@@ -349,7 +349,7 @@ unsafe fn pairs_two(
             "tileloadd tmm4, [{a} + {deep}*1 + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4 + 64]",
+            "tileloadd tmm5, [{a} + {deep}*1 + 16*{KC}*4 + 64]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {a}, 128",
@@ -374,9 +374,9 @@ unsafe fn pairs_two(
             ahead = inout(reg) ahead.at => _,
             lines = in(reg) ahead.lines(),
             line = out(reg) _,
-            wide = in(reg) 4 * COLUMNS,
-            deep = in(reg) 4 * DEPTH,
-            DEPTH = const DEPTH,
+            wide = in(reg) 4 * NR,
+            deep = in(reg) 4 * KC,
+            KC = const KC,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -392,7 +392,7 @@ unsafe fn pairs_one(
     c: *mut u32,
     blocks: usize,
     accumulate: bool,
-    ahead: Fetch,
+    ahead: PrefetchSteps,
 ) {
     // SAFETY: as of 32 rows.
     unsafe {
@@ -438,8 +438,8 @@ unsafe fn pairs_one(
             ahead = inout(reg) ahead.at => _,
             lines = in(reg) ahead.lines(),
             line = out(reg) _,
-            wide = in(reg) 4 * COLUMNS,
-            deep = in(reg) 4 * DEPTH,
+            wide = in(reg) 4 * NR,
+            deep = in(reg) 4 * KC,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );

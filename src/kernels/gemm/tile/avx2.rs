@@ -2,26 +2,26 @@
 
 use std::arch::x86_64::*;
 
-use super::{Ahead, Band, DEPTH, Fetch, Tile, check, tiles};
-use crate::kernels::gemm::words::{Encode, Format};
+use super::{BlockA, KC, Prefetch, PrefetchSteps, Tile, check, tiles};
+use crate::kernels::gemm::format::{Encode, Format};
 use crate::kernels::simd::Avx2;
 
 const LANES: usize = 8;
 /// Registers a row.
 const WIDTH: usize = 2;
-const COLUMNS: usize = WIDTH * LANES;
+const NR: usize = WIDTH * LANES;
 
 impl Encode for Avx2 {}
 
 impl Tile for Avx2 {
     /// 12 sums, 2 registers of `b` and one of `a`: 15 of the 16 there are.
-    const ROWS: usize = 6;
-    const COLUMNS: usize = COLUMNS;
+    const MR: usize = 6;
+    const NR: usize = NR;
     /// 512 KiB.
-    const BLOCK: usize = 128 << 10;
-    const WHOLE: bool = true;
+    const PACKED_WORDS: usize = 128 << 10;
+    const WHOLE_K: bool = true;
     /// 128 KiB, of 256 KiB or more.
-    const GROUP_WORDS: usize = 32 << 10;
+    const NC_WORDS: usize = 32 << 10;
 
     type State = ();
 
@@ -38,17 +38,17 @@ impl Tile for Avx2 {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         check(self, format, a, b, c);
-        let count = a.rows.div_ceil(Self::ROWS);
-        for (i, (top, end)) in tiles(a.rows, Self::ROWS).enumerate() {
+        let count = a.rows.div_ceil(Self::MR);
+        for (i, (top, end)) in tiles(a.rows, Self::MR).enumerate() {
             let (rows, ahead) = (end - top, ahead.part(i, count));
-            let c = &mut c[top * COLUMNS..end * COLUMNS];
+            let c = &mut c[top * NR..end * NR];
             // SAFETY: an `Avx2` exists only where its features were detected.
             unsafe {
                 match format {

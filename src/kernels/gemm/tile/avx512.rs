@@ -3,14 +3,14 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Ahead, Band, DEPTH, Fetch, Tile, check, encode, tiles};
-use crate::kernels::gemm::words::{Encode, Format, Scaling};
+use super::{BlockA, KC, Prefetch, PrefetchSteps, Tile, avx512_encode, check, tiles};
+use crate::kernels::gemm::format::{Encode, Format, Scaling};
 use crate::kernels::simd::{Avx512, Scalar};
 
 const LANES: usize = 16;
 /// Registers a row.
 const WIDTH: usize = 2;
-const COLUMNS: usize = WIDTH * LANES;
+const NR: usize = WIDTH * LANES;
 
 impl Encode for Avx512 {
     #[inline(always)]
@@ -24,7 +24,7 @@ impl Encode for Avx512 {
     ) {
         match self.has_bf16() {
             // SAFETY: it was detected.
-            true => unsafe { encode::bf16_rows(values, stride, rows, place) },
+            true => unsafe { avx512_encode::bf16_rows(values, stride, rows, place) },
             false => Scalar.round_rows(values, stride, rows, place),
         }
     }
@@ -41,9 +41,9 @@ impl Encode for Avx512 {
         // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has those for bf16.
         unsafe {
             match format {
-                Format::Bf16 if self.has_bf16() => encode::bf16(values, words),
-                Format::Bf16Pairs if self.has_bf16() => encode::bf16_pairs(values, words),
-                Format::Int8 => encode::bytes(scaling, values, words),
+                Format::Bf16 if self.has_bf16() => avx512_encode::bf16(values, words),
+                Format::Bf16Pairs if self.has_bf16() => avx512_encode::bf16_pairs(values, words),
+                Format::Int8 => avx512_encode::bytes(scaling, values, words),
                 _ => 0,
             }
         }
@@ -54,7 +54,7 @@ impl Encode for Avx512 {
     fn encode_first_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) -> usize {
         match self.has_bf16() {
             // SAFETY: it was detected.
-            true => unsafe { encode::bf16_of_rows(even, odd, words) },
+            true => unsafe { avx512_encode::bf16_of_rows(even, odd, words) },
             false => 0,
         }
     }
@@ -62,13 +62,13 @@ impl Encode for Avx512 {
 
 impl Tile for Avx512 {
     /// 24 sums, 2 registers of `b` and one of `a`, of the 32 there are; 24 independent sums hide the latency of 2 × 4.
-    const ROWS: usize = 12;
-    const COLUMNS: usize = COLUMNS;
+    const MR: usize = 12;
+    const NR: usize = NR;
     /// 1 MiB, which is read from front to back for each group of panels.
-    const BLOCK: usize = 256 << 10;
-    const WHOLE: bool = true;
+    const PACKED_WORDS: usize = 256 << 10;
+    const WHOLE_K: bool = true;
     /// 384 KiB, of 1 MiB or more.
-    const GROUP_WORDS: usize = 96 << 10;
+    const NC_WORDS: usize = 96 << 10;
 
     type State = ();
 
@@ -90,17 +90,17 @@ impl Tile for Avx512 {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         check(self, format, a, b, c);
-        let count = a.rows.div_ceil(Self::ROWS);
-        for (i, (top, end)) in tiles(a.rows, Self::ROWS).enumerate() {
+        let count = a.rows.div_ceil(Self::MR);
+        for (i, (top, end)) in tiles(a.rows, Self::MR).enumerate() {
             let (rows, ahead) = (end - top, ahead.part(i, count));
-            let c = &mut c[top * COLUMNS..end * COLUMNS];
+            let c = &mut c[top * NR..end * NR];
             // SAFETY: an `Avx512` exists only where its features were detected; those of the shorter formats were too, by
             // `check`.
             unsafe {

@@ -1,24 +1,24 @@
 //! The innermost part of a matrix product: a *tile* of a few rows and a panel of columns, held in registers.
 //!
-//! A tile sees packed operands only, in words of 32 bits (see [`words`](super::words)). `a` is `[M][DEPTH]`: a piece of each
-//! of `M` rows of `A`. `b` is `[words][COLUMNS]`, `words` up to [`DEPTH`]: for each step of the sum a row of the panel, read
+//! A tile sees packed operands only, in words of 32 bits (see [`words`](super::format)). `a` is `[M][KC]`: a piece of each
+//! of `M` rows of `A`. `b` is `[words][NR]`, `words` up to [`KC`]: for each step of the sum a row of the panel, read
 //! front to back, once.
 
 /// Defines a tile by what its sums begin as, how they are loaded and stored, how a word of `a` fills a register, how words of
-/// `b` are loaded, and the instruction. `COLUMNS`, `WIDTH` and `LANES` are those of the place where it is used.
+/// `b` are loaded, and the instruction. `NR`, `WIDTH` and `LANES` are those of the place where it is used.
 macro_rules! define_tile {
     ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
         #[target_feature(enable = $features)]
         #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
         fn $name<const M: usize>(
-            a: Band,
+            a: BlockA,
             top: usize,
             b: &[u32],
             c: &mut [u32],
             accumulate: bool,
-            ahead: Ahead,
+            ahead: Prefetch,
         ) {
-            let (c, _) = c.as_chunks_mut::<COLUMNS>();
+            let (c, _) = c.as_chunks_mut::<NR>();
             // That there are M rows is known when this is compiled: the sums then never leave the registers.
             let c: &mut [_; M] = c.try_into().expect("as many rows of `c` as of `a`");
             let mut sums = [[$zero; WIDTH]; M];
@@ -30,13 +30,13 @@ macro_rules! define_tile {
                     }
                 }
             }
-            let mut ahead = ahead.over(b.len() / COLUMNS);
-            for (chunk, b) in b.chunks(DEPTH * COLUMNS).enumerate() {
+            let mut ahead = ahead.over(b.len() / NR);
+            for (chunk, b) in b.chunks(KC * NR).enumerate() {
                 let a: &[_; M] = a.chunk(chunk)[top..][..M].try_into().expect("M rows");
                 // The rows of the next tile: so many words of each step are as many as it has there.
-                let mut rows = Fetch { at: a.as_ptr_range().end.cast(), stride: M };
-                let (b, _) = b.as_chunks::<COLUMNS>();
-                for (p, b) in b.iter().take(DEPTH).enumerate() {
+                let mut rows = PrefetchSteps { at: a.as_ptr_range().end.cast(), stride: M };
+                let (b, _) = b.as_chunks::<NR>();
+                for (p, b) in b.iter().take(KC).enumerate() {
                     ahead.fetch();
                     rows.fetch_line();
                     let load = |w: usize| {
@@ -91,38 +91,38 @@ macro_rules! define_multiply_adds {
 
 mod amx;
 mod avx2;
+mod avx2_expand;
 mod avx512;
-mod encode;
-mod expand;
-mod transpose;
+mod avx512_encode;
+mod sse_transpose;
 
-pub(super) use expand::expand;
-pub(super) use transpose::transpose;
+pub(super) use avx2_expand::expand;
+pub(super) use sse_transpose::transpose;
 
 use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
-use super::words::Format;
+use super::format::Format;
 
 /// Words of a row of `A` that are packed next to each other, and steps of the sum between two visits to the partial results,
 /// where they are visited: of a panel of 32 columns these are 24 KiB, which stay, with the rows that meet them, in a first-level
-/// cache of 32 KiB or more. Rows that are 768 bytes apart fall into different sets of that cache.
-pub(super) const DEPTH: usize = 192;
+/// cache of 32 KiB or more. PackedA that are 768 bytes apart fall into different sets of that cache.
+pub(super) const KC: usize = 192;
 
 /// Packed rows of `A`: some of those that were packed together, from some chunk of `K` on.
 #[derive(Clone, Copy)]
-pub(super) struct Band<'a> {
-    /// `[chunks][height][DEPTH]`, without the rows before the first.
-    pub(super) words: &'a [[u32; DEPTH]],
+pub(super) struct BlockA<'a> {
+    /// `[chunks][height][KC]`, without the rows before the first.
+    pub(super) words: &'a [[u32; KC]],
     /// How many rows were packed together.
     pub(super) height: usize,
     /// How many rows these are.
     pub(super) rows: usize,
 }
 
-impl<'a> Band<'a> {
-    /// DEPTH words of each row.
+impl<'a> BlockA<'a> {
+    /// KC words of each row.
     #[inline(always)]
-    fn chunk(self, index: usize) -> &'a [[u32; DEPTH]] {
+    fn chunk(self, index: usize) -> &'a [[u32; KC]] {
         &self.words[index * self.height..][..self.rows]
     }
 }
@@ -132,21 +132,21 @@ pub(super) trait Tile: Copy {
     /// What [`Tile::state`] returns.
     type State;
 
-    /// Rows of the tallest tile.
-    const ROWS: usize;
+    /// PackedA of the tallest tile.
+    const MR: usize;
     /// Columns of a panel.
-    const COLUMNS: usize;
-    /// Rows of `a` and `c` are filled up to a multiple of this.
-    const ROW_STEP: usize = 1;
+    const NR: usize;
+    /// PackedA of `a` and `c` are filled up to a multiple of this.
+    const M_STEP: usize = 1;
     /// Words along `K` are filled up to a multiple of this.
-    const WORD_STEP: usize = 1;
+    const K_STEP: usize = 1;
     /// Packed words of `A` that one task works on.
-    const BLOCK: usize;
+    const PACKED_WORDS: usize;
     /// Whether a tile takes all of `K` at once, for which a panel comes from the second-level cache as fast as it is needed.
-    /// Else it takes at most DEPTH words, while which they stay in the first.
-    const WHOLE: bool;
-    /// If it does: words of the panels that all bands of rows go through together, which should stay in the second-level cache.
-    const GROUP_WORDS: usize;
+    /// Else it takes at most KC words, while which they stay in the first.
+    const WHOLE_K: bool;
+    /// If it does: words of the panels that all mc_blocks of rows go through together, which should stay in the second-level cache.
+    const NC_WORDS: usize;
 
     /// Whether there is a tile for words of this format.
     fn has_tile(self, format: Format) -> bool;
@@ -166,7 +166,7 @@ pub(super) trait Tile: Copy {
 
     /// `c = a · b`, or `c += a · b` if `accumulate`: one panel, and any number of rows.
     ///
-    /// `b`: `[words][COLUMNS]`, `c`: `[M][COLUMNS]`, the bits of `f32`s or, for 8-bit words, of `i32`s. What is `ahead` is fetched
+    /// `b`: `[words][NR]`, `c`: `[M][NR]`, the bits of `f32`s or, for 8-bit words, of `i32`s. What is `ahead` is fetched
     /// meanwhile.
     ///
     /// # Panics
@@ -175,11 +175,11 @@ pub(super) trait Tile: Copy {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     );
 
     /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of operations. For
@@ -190,7 +190,7 @@ pub(super) trait Tile: Copy {
 /// Words that are fetched from memory while others are multiplied, since they will be read next. Else the processor would wait
 /// for memory at the first tile of each piece of a panel, and memory for the processor at the others.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(super) struct Prefetch {
     from: *const u32,
     words: usize,
 }
@@ -198,7 +198,7 @@ pub(super) struct Ahead {
 /// Words in a cache line.
 const LINE: usize = 16;
 
-impl Ahead {
+impl Prefetch {
     pub(super) fn of(words: &[u32]) -> Self {
         Self { from: words.as_ptr(), words: words.len() }
     }
@@ -212,8 +212,8 @@ impl Ahead {
 
     /// To be fetched in `steps` steps.
     #[inline(always)]
-    fn over(self, steps: usize) -> Fetch {
-        Fetch { at: self.from, stride: self.words.div_ceil(steps.max(1)) }
+    fn over(self, steps: usize) -> PrefetchSteps {
+        PrefetchSteps { at: self.from, stride: self.words.div_ceil(steps.max(1)) }
     }
 }
 
@@ -229,13 +229,13 @@ pub(super) fn fetch<C>(values: &[C]) {
 
 /// What is fetched step by step.
 #[derive(Clone, Copy)]
-struct Fetch {
+struct PrefetchSteps {
     at: *const u32,
     /// Words for each step.
     stride: usize,
 }
 
-impl Fetch {
+impl PrefetchSteps {
     /// Cache lines for each step, at least one.
     fn lines(self) -> usize {
         self.stride.div_ceil(LINE).max(1)
@@ -260,7 +260,7 @@ impl Fetch {
     }
 }
 
-/// Cuts `rows` into as few tiles as can be, of heights that differ by one at most: for each its first row and the next
+/// Cuts `rows` into as few tiles as can be, of row_sizes that differ by one at most: for each its first row and the next
 /// one's.
 pub(super) fn tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = rows.div_ceil(tallest);
@@ -269,20 +269,20 @@ pub(super) fn tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (usize,
 
 /// Holds the lengths that the blocks of a tile rest on.
 #[track_caller]
-fn check<T: Tile>(tile: T, format: Format, a: Band, b: &[u32], c: &[u32]) {
-    let chunks = b.len().div_ceil(DEPTH * T::COLUMNS);
+fn check<T: Tile>(tile: T, format: Format, a: BlockA, b: &[u32], c: &[u32]) {
+    let chunks = b.len().div_ceil(KC * T::NR);
     assert!(
-        b.len().is_multiple_of(T::COLUMNS * T::WORD_STEP)
-            && (T::WHOLE || chunks <= 1)
-            && a.rows.is_multiple_of(T::ROW_STEP)
+        b.len().is_multiple_of(T::NR * T::K_STEP)
+            && (T::WHOLE_K || chunks <= 1)
+            && a.rows.is_multiple_of(T::M_STEP)
             && (chunks == 0 || a.words.len() >= (chunks - 1) * a.height + a.rows)
-            && c.len() == a.rows * T::COLUMNS,
+            && c.len() == a.rows * T::NR,
         "tile: {} of {} rows, {} words of b into {} of {} columns",
         a.rows,
         a.words.len(),
         b.len(),
         c.len(),
-        T::COLUMNS
+        T::NR
     );
     assert!(tile.has_tile(format), "there is no tile for {format:?} on this machine");
 }

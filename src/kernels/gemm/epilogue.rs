@@ -6,12 +6,12 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Epilogue;
 use super::element::Element;
+use super::format::{Encode, Format, Quantization};
 use super::packed::Factor;
-use super::words::{Encode, Format, Range};
 use crate::kernels::activation::{Activation, activate};
 
 /// What sums stand for.
-pub(super) struct Finish<'a> {
+pub(super) struct ApplyEpilogue<'a> {
     pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
     /// Of the words that were multiplied: sums are the bits of `f32`s, or 32-bit integers.
@@ -19,10 +19,10 @@ pub(super) struct Finish<'a> {
     /// Column of `b` where the result begins.
     pub(super) column: usize,
     /// Of integers those of the rows, else empty.
-    pub(super) ranges: &'a [Range],
+    pub(super) quantization: &'a [Quantization],
 }
 
-impl Finish<'_> {
+impl ApplyEpilogue<'_> {
     /// Writes columns `place` of `rows`, N at most, from the first N of each `stride` sums, in whose place there is afterwards
     /// anything. What belongs to the columns stays in registers for all rows.
     ///
@@ -47,12 +47,12 @@ impl Finish<'_> {
         let bias = bias.map(|bias| first_of::<N>(&bias[first..]));
         let each_row =
             sums.chunks_mut(stride).map(|row| row.first_chunk_mut::<N>().expect("N columns"));
-        if !self.ranges.is_empty() {
+        if !self.quantization.is_empty() {
             let bias = bias.unwrap_or([0.0; N]);
             let scales = first_of::<N>(&self.b.scales[first..]);
             let totals = first_of::<N>(&self.b.sums[first..]);
             let integers = matches!(self.format, Format::Int8 | Format::Int16);
-            for (row, range) in each_row.zip(self.ranges) {
+            for (row, range) in each_row.zip(self.quantization) {
                 let channels = scales.iter().zip(&totals).zip(&bias);
                 for (x, ((scale, total), bias)) in row.iter_mut().zip(channels) {
                     let sum = if integers { *x as i32 as f32 } else { f32::from_bits(*x) };

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::kernels::gemm::words::{PAIRS, Scaling};
+use crate::kernels::gemm::format::{PAIRS, Scaling};
 
 /// Values in a register.
 const LANES: usize = 16;

@@ -1,44 +1,44 @@
-//! Rows of the left-hand side, packed for the tile that is to multiply them.
+//! PackedA of the left-hand side, packed for the tile that is to multiply them.
 
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::element::Element;
+use super::format::{Format, Quantization, Scaling, encode_as};
 use super::packed::Factor;
-use super::words::{Format, Range, Scaling, encode_as};
 use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Scalar};
 #[cfg(target_arch = "x86_64")]
 use {
     super::element::{copy_words, is_packed},
-    super::tile::{DEPTH, Tile},
-    super::words::Encode,
+    super::format::Encode,
+    super::tile::{KC, Tile},
     crate::kernels::simd::{Amx, Avx2, Avx512},
 };
 
-/// Rows of `A` that are packed: by one thread, for all that multiply with them.
+/// PackedA of `A` that are packed: by one thread, for all that multiply with them.
 #[derive(Default)]
-pub(super) struct Rows {
-    /// `[chunks][rows][DEPTH]`, the rows filled up to what the tile asks for; of the scalar tier `[rows][K]`.
+pub(super) struct PackedA {
+    /// `[chunks][rows][KC]`, the rows filled up to what the tile asks for; of the scalar tier `[rows][K]`.
     pub(super) words: Lines,
     /// Of integers `[rows]`, else empty.
-    pub(super) ranges: Vec<Range>,
+    pub(super) quantization: Vec<Quantization>,
 }
 
 /// Packs `count` rows of `a`, beginning with `first`, to be multiplied with `b`.
-pub(super) struct Pack<'a, 'b, A> {
+pub(super) struct PackA<'a, 'b, A> {
     pub(super) a: ArrayView2<'a, A>,
     pub(super) b: Factor<'a>,
     pub(super) first: usize,
     pub(super) count: usize,
-    pub(super) rows: &'b mut Rows,
+    pub(super) rows: &'b mut PackedA,
 }
 
-impl<A: Element> Pack<'_, '_, A> {
+impl<A: Element> PackA<'_, '_, A> {
     /// Calls `pack` for each row with its index, its values as they are multiplied, and what quantises them; and keeps their
-    /// ranges.
+    /// quantization.
     #[inline(always)]
     fn for_each_row(&mut self, mut pack: impl FnMut(&mut [u32], usize, &[f32], Scaling)) {
-        let Rows { words, ranges } = &mut *self.rows;
+        let PackedA { words, quantization } = &mut *self.rows;
         let (mut own, mut copy) = (Vec::new(), Vec::new());
         for i in 0..self.count {
             let row = self.a.row(self.first + i);
@@ -46,12 +46,12 @@ impl<A: Element> Pack<'_, '_, A> {
             let row = self.b.spread.of_a(row, &mut copy);
             let scaling = match self.b.format {
                 Format::Int8 if self.b.in_full => {
-                    ranges.push(Range::NONE);
+                    quantization.push(Quantization::NONE);
                     Scaling::NONE
                 }
                 Format::Int8 => {
-                    let range = Range::of(row);
-                    ranges.push(range);
+                    let range = Quantization::of(row);
+                    quantization.push(range);
                     range.scaling()
                 }
                 _ => Scaling::NONE,
@@ -68,40 +68,40 @@ fn copied<'o, A: Copy>(row: ArrayView1<A>, own: &'o mut Vec<A>) -> &'o [A] {
     own
 }
 
-impl<A: Element> Kernel<Scalar> for Pack<'_, '_, A> {
+impl<A: Element> Kernel<Scalar> for PackA<'_, '_, A> {
     fn run(mut self, simd: Scalar) {
         let k = self.b.words() * self.b.format.values_per_word();
         let format = self.b.rows_as();
         self.rows.words.resize(self.count * k);
-        self.rows.ranges.clear();
+        self.rows.quantization.clear();
         self.for_each_row(|words, i, row, scaling| {
             encode_as(simd, Format::F32, format, scaling, row, &mut words[i * k..(i + 1) * k]);
         });
     }
 }
 
-/// By tiles: these pack pieces of DEPTH words of each row next to each other.
+/// By tiles: these pack pieces of KC words of each row next to each other.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
+fn pack<S: Encode + Tile, A: Element>(mut rows: PackA<A>, simd: S) {
     let (format, tile) = (rows.b.format, rows.b.multiplied_as(simd));
     let (rounded, per) = (rows.b.rows_as(), tile.values_per_word());
     let length = rows.b.words() * format.values_per_word() / per;
-    let height = rows.count.next_multiple_of(S::ROW_STEP);
-    let chunks = (0..length).step_by(DEPTH).enumerate();
+    let height = rows.count.next_multiple_of(S::M_STEP);
+    let chunks = (0..length).step_by(KC).enumerate();
     let place = |chunk: usize, i: usize, start: usize| {
-        let first = (chunk * height + i) * DEPTH;
-        first..first + DEPTH.min(length - start)
+        let first = (chunk * height + i) * KC;
+        first..first + KC.min(length - start)
     };
-    rows.rows.words.resize(chunks.len() * height * DEPTH);
-    rows.rows.ranges.clear();
+    rows.rows.words.resize(chunks.len() * height * KC);
+    rows.rows.quantization.clear();
     // What has the tile's format already is only put in its place.
     if is_packed::<A>(tile) && tile == format {
         let mut own = Vec::new();
         for i in 0..rows.count {
             let row = rows.a.row(rows.first + i);
             let row = row.to_slice().unwrap_or_else(|| copied(row, &mut own));
-            let mut values = row.chunks(DEPTH * per);
+            let mut values = row.chunks(KC * per);
             for (chunk, start) in chunks.clone() {
                 let values = values.next().unwrap_or_default();
                 copy_words(values, &mut rows.rows.words[place(chunk, i, start)]);
@@ -110,7 +110,7 @@ fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
         return;
     }
     rows.for_each_row(|words, i, row, scaling| {
-        let mut values = row.chunks(DEPTH * per);
+        let mut values = row.chunks(KC * per);
         for (chunk, start) in chunks.clone() {
             let values = values.next().unwrap_or_default();
             encode_as(simd, tile, rounded, scaling, values, &mut words[place(chunk, i, start)]);
@@ -121,7 +121,7 @@ fn pack<S: Encode + Tile, A: Element>(mut rows: Pack<A>, simd: S) {
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernels {
     ($($simd:ty),*) => {$(
-        impl<A: Element> Kernel<$simd> for Pack<'_, '_, A> {
+        impl<A: Element> Kernel<$simd> for PackA<'_, '_, A> {
             #[inline(always)]
             fn run(self, simd: $simd) {
                 pack(self, simd);

@@ -69,12 +69,12 @@ impl Scaling {
 
 /// How a row of `A` was quantised: its values are `scale · q + offset`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Range {
+pub(super) struct Quantization {
     pub(super) scale: f32,
     pub(super) offset: f32,
 }
 
-impl Range {
+impl Quantization {
     /// Of a row that was not.
     pub(super) const NONE: Self = Self { scale: 1.0, offset: 0.0 };
 
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn widened_words_hold_the_same_integers() {
         let values: Vec<f32> = (0..301).map(|i| (i * 53 % 256) as f32).collect();
-        let scaling = Range { scale: 1.0, offset: 0.0 }.scaling();
+        let scaling = Quantization { scale: 1.0, offset: 0.0 }.scaling();
         let mut words = [u32::MAX; 152];
         encode_as(Scalar, Format::Int16, Format::Int8, scaling, &values, &mut words);
         // Of each four first the even ones.
@@ -418,7 +418,7 @@ mod tests {
             let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0, f32::MAX, -2.5, 2.5];
             let values: Vec<f32> = every.chain(special).filter(|x| !x.is_subnormal()).collect();
             let bytes: Vec<f32> = (0..2048).map(|i| i as f32 / 8.0 - 0.3).collect();
-            let scaling = Range { scale: 0.9, offset: -0.7 }.scaling();
+            let scaling = Quantization { scale: 0.9, offset: -0.7 }.scaling();
             // Of every length around the registers.
             for n in (0..100).chain([values.len()]) {
                 for (format, scaling, values) in [

@@ -1,4 +1,4 @@
-//! Rows into a panel, four by four. Packing is a transposition, and where `B` is used only once (a corpus that is searched, the
+//! PackedA into a panel, four by four. Packing is a transposition, and where `B` is used only once (a corpus that is searched, the
 //! keys of a text) it costs a fifth of the product with a hundred rows.
 
 use std::arch::x86_64::*;

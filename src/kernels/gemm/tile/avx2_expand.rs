@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::gemm::words::{Format, REST_STEPS};
+use crate::kernels::gemm::format::{Format, REST_STEPS};
 
 /// Words in a register.
 const LANES: usize = 8;
