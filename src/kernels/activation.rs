@@ -1,7 +1,7 @@
 //! Activations, each over a row in place. Free of branches, so that the loops are vectorised.
 
 use super::isa::Isa;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, Tier};
 use super::softmax::exp;
 
 /// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense module's.
@@ -44,9 +44,9 @@ struct Apply<'a> {
     row: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for Apply<'_> {
+impl Kernel for Apply<'_> {
     #[inline(always)]
-    fn run(self, simd: S) {
+    fn run<S: Tier>(self, simd: S) {
         activate(simd, self.activation, self.row);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::lanes::{LANES, Lanes, filled_up, fold, zip};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
 /// What is added up over the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +36,9 @@ struct Distances<'a> {
     out: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for Distances<'_> {
+impl Kernel for Distances<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { distance, query, rows, out } = self;
         let d = query.len();
         for (r, out) in out.iter_mut().enumerate() {

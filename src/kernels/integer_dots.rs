@@ -1,7 +1,7 @@
 //! Dot products of short integers: one row against many.
 
 use super::isa::Isa;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
 /// The largest absolute value of bytes, signed or not.
 const LARGEST: u16 = u8::MAX as u16;
@@ -34,9 +34,9 @@ struct IntegerDots<'a> {
     out: &'a mut [i32],
 }
 
-impl<S: Simd> Kernel<S> for IntegerDots<'_> {
+impl Kernel for IntegerDots<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         if self.query.is_empty() {
             self.out.fill(0);
             return;

@@ -96,3 +96,28 @@ pub(super) fn filled_up(values: &[f32], fill: f32) -> Lanes {
     lanes[..values.len()].copy_from_slice(values);
     lanes
 }
+
+/// Lanes of 64-bit words: a whole AVX-512 register.
+pub(super) const WORD_LANES: usize = 8;
+
+/// `out[r] = −(bits in which row r differs from query)`; `rows`: groups of [`WORD_LANES`] rows, each
+/// group `[query.len()][WORD_LANES]`.
+#[inline(always)]
+pub(super) fn negative_differing_bits(query: &[u64], rows: &[u64], out: &mut [f32]) {
+    let (groups, _) = out.as_chunks_mut::<WORD_LANES>();
+    if query.is_empty() {
+        groups.as_flattened_mut().fill(0.0);
+        return;
+    }
+    for (group, out) in rows.chunks_exact(query.len() * WORD_LANES).zip(groups) {
+        let mut counts = [0_u64; WORD_LANES];
+        for (words, &query) in group.as_chunks::<WORD_LANES>().0.iter().zip(query) {
+            for (count, &word) in counts.iter_mut().zip(words) {
+                *count += u64::from((word ^ query).count_ones());
+            }
+        }
+        for (out, &count) in out.iter_mut().zip(&counts) {
+            *out = -(count as i32 as f32);
+        }
+    }
+}

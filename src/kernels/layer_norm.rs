@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::lanes::{LANES, fold, sum, update_with, zip};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
 /// Normalises `row` in place to zero mean and unit variance, then scales and shifts it:
 ///
@@ -60,9 +60,9 @@ struct LayerNorm<'a> {
     eps: f32,
 }
 
-impl<S: Simd> Kernel<S> for LayerNorm<'_> {
+impl Kernel for LayerNorm<'_> {
     #[inline(always)]
-    fn run(self, simd: S) {
+    fn run<S: Tier>(self, simd: S) {
         let Self { row, residual, gain, bias, eps } = self;
         let scale = 1.0 / row.len() as f32;
         let total = if residual.is_empty() {

@@ -21,13 +21,14 @@ mod lanes;
 mod layer_norm;
 pub mod memory;
 mod norms;
-pub mod peak;
 mod precision;
 #[cfg(test)]
 mod reference;
-pub mod simd;
+mod simd;
 mod softmax;
 pub mod team;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use distance::{Distance, negative_distances};
 pub use hamming::{ROWS as HAMMING_ROWS, negative_hamming};

@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::lanes::sum;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
 /// `out[i] = 1 / max(‖rowᵢ‖, smallest)` for the rows of length `d` that follow each other in `rows`, `[out.len() · d]`.
 ///
@@ -20,9 +20,9 @@ struct InverseNorms<'a> {
     out: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for InverseNorms<'_> {
+impl Kernel for InverseNorms<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let d = self.rows.len() / self.out.len().max(1);
         for (i, out) in self.out.iter_mut().enumerate() {
             let squares = sum(&self.rows[i * d..(i + 1) * d], 0.0, |x| x * x);

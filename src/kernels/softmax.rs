@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::lanes::{LANES, fold, map, update, update_with, zip};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, Tier};
 
 /// Replaces the scores in `row` by `softmax(scale · row + bias)`:
 ///
@@ -27,9 +27,9 @@ struct Softmax<'a> {
     bias: &'a [f32],
 }
 
-impl<S: Simd> Kernel<S> for Softmax<'_> {
+impl Kernel for Softmax<'_> {
     #[inline(always)]
-    fn run(self, simd: S) {
+    fn run<S: Tier>(self, simd: S) {
         let Self { row, scale, bias } = self;
         const LEAST: f32 = f32::NEG_INFINITY;
         let mut max = [LEAST; LANES];
@@ -100,9 +100,9 @@ mod tests {
     /// `exp` as a kernel, over a row.
     struct Exp<'a>(&'a mut [f32]);
 
-    impl<S: Simd> Kernel<S> for Exp<'_> {
+    impl Kernel for Exp<'_> {
         #[inline(always)]
-        fn run(self, simd: S) {
+        fn run<S: Tier>(self, simd: S) {
             for x in self.0 {
                 *x = exp(simd, *x);
             }

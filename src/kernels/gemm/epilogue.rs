@@ -23,13 +23,42 @@ pub(super) struct ApplyEpilogue<'a> {
 }
 
 impl ApplyEpilogue<'_> {
+    /// Writes columns `place` of `rows` from the accumulators of a panel, `stride` a row. Clobbers the
+    /// accumulators.
+    ///
+    /// # Panics
+    ///
+    /// If `stride` is not a multiple of 4.
+    #[inline(always)]
+    pub(super) fn panel<S: Encode, C: Element>(
+        &self,
+        simd: S,
+        sums: &mut [u32],
+        stride: usize,
+        rows: &mut [&mut [C]],
+        place: ops::Range<usize>,
+    ) {
+        match stride {
+            32 => self.columns::<32, S, C>(simd, sums, stride, rows, place),
+            16 => self.columns::<16, S, C>(simd, sums, stride, rows, place),
+            8 => self.columns::<8, S, C>(simd, sums, stride, rows, place),
+            _ => {
+                assert!(stride.is_multiple_of(4), "a panel of {stride} columns");
+                for (i, start) in place.clone().step_by(4).enumerate() {
+                    let place = start..(start + 4).min(place.end);
+                    self.columns::<4, S, C>(simd, &mut sums[4 * i..], stride, rows, place);
+                }
+            }
+        }
+    }
+
     /// Writes columns `place` of `rows`, N at most, from the first N of each `stride` sums, in whose place there is afterwards
     /// anything. What belongs to the columns stays in registers for all rows.
     ///
     /// The sums become the result where they stand, in the first-level cache, and are then copied or rounded: loops that read
     /// here and write there are not vectorised, since the two might overlap.
     #[inline(always)]
-    pub(super) fn panel<const N: usize, S: Encode, C: Element>(
+    pub(super) fn columns<const N: usize, S: Encode, C: Element>(
         &self,
         simd: S,
         sums: &mut [u32],

@@ -142,6 +142,17 @@ pub trait Encode: Simd {
     fn encode_first_pairs(self, _even: &[f32], _odd: &[f32], _words: &mut [u32]) -> usize {
         0
     }
+
+    /// `panel[i][j] = rows[j][i]`, for as many words of each row as the panel has steps; `panel`:
+    /// `[words][rows]`.
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        for (i, out) in panel.chunks_exact_mut(rows.len()).enumerate() {
+            for (out, row) in out.iter_mut().zip(rows) {
+                *out = row[i];
+            }
+        }
+    }
 }
 
 impl Encode for Scalar {}
@@ -319,24 +330,42 @@ fn extremes(row: &[f32]) -> (f32, f32) {
     (fold(low, smaller), fold(high, larger))
 }
 
-/// The values of packed words as bits of `f32`s, one after another; of integers with their `rest`, unless that is empty.
-pub(super) fn expand(format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
-    if !rest.is_empty() {
-        let values = words.iter().flat_map(|word| word.to_le_bytes());
-        let rest = rest.iter().flat_map(|word| word.to_le_bytes());
-        for ((out, q), r) in out.iter_mut().zip(values).zip(rest) {
-            *out = (f32::from(q as i8) + f32::from(r as i8) / REST_STEPS).to_bits();
-        }
-        return;
+/// Packed words of `format`, `[words][columns]`, as words of the wider format `to`: as many more rows as
+/// words hold fewer values. Integers become `f32`s with their `rest`, as many words, unless that is
+/// empty.
+#[inline(always)]
+pub(super) fn expand(
+    to: Format,
+    format: Format,
+    words: &[u32],
+    rest: &[u32],
+    columns: usize,
+    out: &mut [u32],
+) {
+    let per = format.values_per_word() / to.values_per_word();
+    if per == 1 {
+        return out.copy_from_slice(words);
     }
-    let per = format.values_per_word();
-    for (out, &word) in out.chunks_exact_mut(per).zip(words) {
-        for (p, out) in out.iter_mut().enumerate() {
-            *out = match format {
-                Format::Bf16 => (word >> (16 * p)) << 16,
-                Format::Int8 => f32::from((word >> (8 * p)) as u8 as i8).to_bits(),
-                _ => word,
-            };
+    let byte = |word: u32, p: usize| f32::from((word >> (8 * p)) as u8 as i8);
+    // The even bytes of each word, then the odd ones.
+    let short = |word: u32, p: usize| {
+        let half = |half: u32| (((half as u16) << (8 * (1 - p))) as i16 >> 8) as u16;
+        u32::from(half(word)) | (u32::from(half(word >> 16)) << 16)
+    };
+    let mut rest = rest.chunks_exact(columns);
+    for (words, out) in words.chunks_exact(columns).zip(out.chunks_exact_mut(per * columns)) {
+        let rest = rest.next();
+        for (p, out) in out.chunks_exact_mut(columns).enumerate() {
+            for (j, (out, &word)) in out.iter_mut().zip(words).enumerate() {
+                *out = match (to, format, rest) {
+                    (Format::Int16, ..) => short(word, p),
+                    (_, Format::Int8, Some(rest)) => {
+                        (byte(word, p) + byte(rest[j], p) / REST_STEPS).to_bits()
+                    }
+                    (_, Format::Int8, None) => byte(word, p).to_bits(),
+                    _ => (word >> (16 * p)) << 16,
+                };
+            }
         }
     }
 }
@@ -411,7 +440,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn instructions_pack_as_plain_code_does() {
-        use crate::kernels::simd::{Avx2, Avx512};
+        use crate::kernels::x86::{Avx2, Avx512};
 
         fn compare<S: Encode>(simd: S) {
             let every = (0..=u32::MAX).step_by(9973).map(f32::from_bits);

@@ -1,7 +1,7 @@
 //! Matrix products: the one place through which all of them go.
 //!
 //! `C = A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), in a
-//! [`Precision`], into the order in which the instruction set's tile reads it. `A` is rounded to the same precision when its
+//! [`Precision`](super::Precision), into the order in which the instruction set's tile reads it. `A` is rounded to the same precision when its
 //! rows are packed. Where an instruction set has no tile for a precision, weights stay in it and are expanded to `f32` a piece
 //! at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares
 //! a product among the caller's rayon threads by cutting `C` into rectangles, and hands each piece of a finished row, still
@@ -15,12 +15,15 @@ mod element;
 mod epilogue;
 mod format;
 mod pack_a;
+mod pack_b;
 mod packed;
 mod product;
+mod scalar;
 mod spread;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
+mod tier;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no tier with tiles yet"))]
 mod tile;
 
 use std::cell::RefCell;
@@ -28,21 +31,23 @@ use std::cell::RefCell;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 use super::activation::Activation;
-use super::isa::Isa;
-use super::precision::Precision;
 use super::team::Team;
 pub use element::Element;
-use format::Format;
+pub(super) use format::Format;
 pub(crate) use format::nearest;
+pub(super) use pack_a::RowSizes;
 use pack_a::{PackA, PackedA};
 pub(crate) use packed::LAYOUT;
 pub use packed::{Factor, PackedMatrix};
-use product::{Multiply, PackedBlocks, Rectangle, RowSizes};
+use product::{Multiply, PackedBlocks, Rectangle};
+pub(super) use tier::Tier;
+#[cfg(test)]
+pub(super) use tile::Portable;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
 
-/// PackedA for each thread from which on a product is cut between rows only.
+/// Rows for each thread from which on a product is cut between rows only.
 const MANY: usize = 512;
 
 /// Pieces for each thread where a product is cut across: more even out, fewer save overhead.
@@ -169,7 +174,7 @@ struct Cuts {
     m: usize,
     down: usize,
     across: usize,
-    /// PackedA of a block. All cuts between rows are at multiples of this.
+    /// Rows of a block. All cuts between rows are at multiples of this.
     height: usize,
     /// Whether several pieces are made from the same rows, which are then packed once.
     shares_rows: bool,
@@ -193,7 +198,7 @@ impl Cuts {
             return Self { m, down: m.div_ceil(height).max(1), across, height, shares_rows: false };
         };
         if wanted == 1 || m >= threads * MANY {
-            // PackedA enough to give each thread its share.
+            // Rows enough to give each thread its share.
             let down = if wanted == 1 { 1 } else { m.div_ceil(most).next_multiple_of(threads) };
             let height = m.div_ceil(down).next_multiple_of(step).max(1);
             return Self {
@@ -211,7 +216,7 @@ impl Cuts {
         Self { m, down, across, height, shares_rows: true }
     }
 
-    /// PackedBlocks of rows.
+    /// Blocks of rows.
     fn blocks(&self) -> usize {
         self.m.div_ceil(self.height)
     }
@@ -245,14 +250,4 @@ impl Cuts {
         }
         pieces
     }
-}
-
-/// The number of operations in `steps` rounds of multiply-adds on registers alone, in the format that products of
-/// `precision` are computed in; `None` where there is no such measure.
-pub(super) fn register_multiply_adds(
-    isa: Isa,
-    precision: Precision,
-    steps: usize,
-) -> Option<usize> {
-    product::register_multiply_adds(isa, Format::of(isa, precision), steps)
 }

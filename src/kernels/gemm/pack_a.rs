@@ -1,23 +1,20 @@
-//! PackedA of the left-hand side, packed for the tile that is to multiply them.
+//! Rows of the left-hand side, packed for the tile that is to multiply them.
 
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::element::Element;
+use super::element::{Element, copy_words, is_packed};
 use super::format::{Format, Quantization, Scaling, encode_as};
 use super::packed::Factor;
+use super::tile::{KC, Tile};
 use crate::kernels::memory::Lines;
-use crate::kernels::simd::{Kernel, Scalar};
-#[cfg(target_arch = "x86_64")]
-use {
-    super::element::{copy_words, is_packed},
-    super::format::Encode,
-    super::tile::{KC, Tile},
-    crate::kernels::simd::{Amx, Avx2, Avx512},
-};
+use crate::kernels::simd::{Kernel, Tier};
 
-/// PackedA of `A` that are packed: by one thread, for all that multiply with them.
+/// Rows that are packed at once at most.
+const MAX_PACKED_ROWS: usize = 512;
+
+/// Rows of `A` that are packed: by one thread, for all that multiply with them.
 #[derive(Default)]
-pub(super) struct PackedA {
+pub(crate) struct PackedA {
     /// `[chunks][rows][KC]`, the rows filled up to what the tile asks for; of the scalar tier `[rows][K]`.
     pub(super) words: Lines,
     /// Of integers `[rows]`, else empty.
@@ -25,7 +22,7 @@ pub(super) struct PackedA {
 }
 
 /// Packs `count` rows of `a`, beginning with `first`, to be multiplied with `b`.
-pub(super) struct PackA<'a, 'b, A> {
+pub(crate) struct PackA<'a, 'b, A> {
     pub(super) a: ArrayView2<'a, A>,
     pub(super) b: Factor<'a>,
     pub(super) first: usize,
@@ -37,7 +34,10 @@ impl<A: Element> PackA<'_, '_, A> {
     /// Calls `pack` for each row with its index, its values as they are multiplied, and what quantises them; and keeps their
     /// quantization.
     #[inline(always)]
-    fn for_each_row(&mut self, mut pack: impl FnMut(&mut [u32], usize, &[f32], Scaling)) {
+    pub(super) fn for_each_row(
+        &mut self,
+        mut pack: impl FnMut(&mut [u32], usize, &[f32], Scaling),
+    ) {
         let PackedA { words, quantization } = &mut *self.rows;
         let (mut own, mut copy) = (Vec::new(), Vec::new());
         for i in 0..self.count {
@@ -68,22 +68,16 @@ fn copied<'o, A: Copy>(row: ArrayView1<A>, own: &'o mut Vec<A>) -> &'o [A] {
     own
 }
 
-impl<A: Element> Kernel<Scalar> for PackA<'_, '_, A> {
-    fn run(mut self, simd: Scalar) {
-        let k = self.b.words() * self.b.format.values_per_word();
-        let format = self.b.rows_as();
-        self.rows.words.resize(self.count * k);
-        self.rows.quantization.clear();
-        self.for_each_row(|words, i, row, scaling| {
-            encode_as(simd, Format::F32, format, scaling, row, &mut words[i * k..(i + 1) * k]);
-        });
+impl<A: Element> Kernel for PackA<'_, '_, A> {
+    #[inline(always)]
+    fn run<S: Tier>(self, simd: S) {
+        simd.pack_a(self);
     }
 }
 
 /// By tiles: these pack pieces of KC words of each row next to each other.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn pack<S: Encode + Tile, A: Element>(mut rows: PackA<A>, simd: S) {
+pub(super) fn pack<S: Tile, A: Element>(mut rows: PackA<A>, simd: S) {
     let (format, tile) = (rows.b.format, rows.b.multiplied_as(simd));
     let (rounded, per) = (rows.b.rows_as(), tile.values_per_word());
     let length = rows.b.words() * format.values_per_word() / per;
@@ -118,16 +112,27 @@ fn pack<S: Encode + Tile, A: Element>(mut rows: PackA<A>, simd: S) {
     });
 }
 
-#[cfg(target_arch = "x86_64")]
-macro_rules! kernels {
-    ($($simd:ty),*) => {$(
-        impl<A: Element> Kernel<$simd> for PackA<'_, '_, A> {
-            #[inline(always)]
-            fn run(self, simd: $simd) {
-                pack(self, simd);
-            }
-        }
-    )*};
+/// Numbers of rows that an instruction set is fast with.
+pub(crate) struct RowSizes {
+    /// Any number is padded to a multiple of this.
+    pub(super) step: usize,
+    /// MR: rows of the tallest tile.
+    pub(super) tile: usize,
+    /// The fewest that are worth a block of their own.
+    pub(super) least: usize,
+    /// The most that one thread packs at once.
+    pub(super) most: usize,
 }
-#[cfg(target_arch = "x86_64")]
-kernels!(Avx2, Avx512, Amx);
+
+pub(super) fn row_sizes<S: Tile>(simd: S, b: Factor) -> RowSizes {
+    let tile = b.multiplied_as(simd);
+    let words = b.words() * b.format.values_per_word() / tile.values_per_word();
+    let rows = (S::PACKED_WORDS / words.next_multiple_of(KC).max(1)).clamp(1, MAX_PACKED_ROWS);
+    let tiles = if S::WHOLE_K && tile == b.format { 2 } else { 64 / S::MR };
+    RowSizes {
+        step: S::M_STEP,
+        tile: S::MR,
+        least: tiles * S::MR,
+        most: (rows / S::MR).max(1) * S::MR,
+    }
+}

@@ -9,7 +9,7 @@ use super::element::{Element, to_floats};
 use super::format::WEIGHT_STEPS;
 use crate::kernels::isa::Isa;
 use crate::kernels::lanes::{LANES, Lanes, filled_up, fold, zip};
-use crate::kernels::simd::{Kernel, Simd};
+use crate::kernels::simd::{Kernel, Tier};
 
 /// What is done to the columns of the two factors, `A` `[M, K]` and `B` `[N, K]`, before 8-bit integers are made of them. The
 /// product stays what it is, and the steps become finer in which its factors are rounded.
@@ -64,7 +64,7 @@ impl Spread {
         own
     }
 
-    /// PackedA of `B` as they are quantised, one after another, and the scale of each; nothing if nothing is done to them.
+    /// Rows of `B` as they are quantised, one after another, and the scale of each; nothing if nothing is done to them.
     #[inline(always)]
     pub(super) fn of_b<'b, E: Element>(
         &self,
@@ -172,7 +172,7 @@ impl PartialEq for Coarse {
 
 impl Eq for Coarse {}
 
-/// PackedA that one task looks through.
+/// Rows that one task looks through.
 const ROWS: usize = 64;
 
 /// The largest magnitude in each of some rows: see [`peak`].
@@ -182,9 +182,9 @@ struct Peaks<'a> {
     peaks: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for Peaks<'_> {
+impl Kernel for Peaks<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { rows, factors, peaks } = self;
         peaks.iter_mut().zip(rows).for_each(|(max, row)| *max = peak(row, factors));
     }
@@ -196,9 +196,9 @@ struct LargerColumns<'a> {
     largest: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for LargerColumns<'_> {
+impl Kernel for LargerColumns<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { rows, largest } = self;
         for row in rows {
             let pairs = largest.iter_mut().zip(*row);

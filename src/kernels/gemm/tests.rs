@@ -4,10 +4,14 @@ use half::bf16;
 use ndarray::{Array2, ArrayView1, s};
 
 use super::*;
+use crate::kernels::isa::Isa;
 use crate::kernels::memory::Arena;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::Amx;
-use crate::kernels::{assert_same_class, reference};
+use crate::kernels::{Precision, assert_same_class, reference};
+
+/// Those of this machine, and one with tiles that every machine has.
+fn every_isa() -> Vec<Isa> {
+    Isa::available().iter().copied().chain([Isa::portable()]).collect()
+}
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 7 + seed) as f32).sin())
@@ -81,7 +85,7 @@ fn every_isa_agrees_with_f64_in_every_precision_for_shapes_around_the_tiles() {
     ] {
         let (a, b) = (matrix(m, k, 1), matrix(n, k, 2));
         for precision in Precision::ALL {
-            for &isa in Isa::available() {
+            for isa in every_isa() {
                 let (want, tolerance) = expected(isa, precision, &a, &b);
                 let b = PackedMatrix::new(isa, precision, b.view());
                 let mut got = Array2::from_elem((m, n), f32::NAN);
@@ -107,7 +111,7 @@ fn rows_that_are_hard_to_quantise() {
     let rows = [[0.0; 4], [3.0; 4], [-2.0; 4], [0.01, -0.02, 500.0, 0.03], [7.0, 7.5, 8.0, 9.0]];
     let a = Array2::from_shape_fn((5, 4), |(i, j)| rows[i][j]);
     let b = Array2::from_shape_fn((5, 4), |(i, j)| rows[4 - i][j] - 1.0);
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let (want, tolerance) = expected(isa, Precision::Int8, &a, &b);
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
         let mut got = Array2::<f32>::zeros((5, 5));
@@ -132,7 +136,7 @@ fn nan_and_infinities_come_out_as_in_the_reference() {
             for activation in [Activation::Identity, Activation::Gelu] {
                 let epilogue = Epilogue::Bias(&bias, activation);
                 let want = reference::matmul(a.view(), b.view(), epilogue);
-                for &isa in Isa::available() {
+                for isa in every_isa() {
                     for precision in Precision::ALL {
                         let product = |a: &Array2<f32>, b: &Array2<f32>| {
                             let b = PackedMatrix::new(isa, precision, b.view());
@@ -180,7 +184,7 @@ fn strided_views_and_memory_used_again() {
     let (a, b) = (matrix(10, 12, 1), matrix(20, 12, 2));
     let (a, b) = (a.slice(s![2..9, 4..8]), b.slice(s![3..8;2, 4..8]));
     let (a_owned, b_owned) = (a.to_owned(), b.to_owned());
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let (want, tolerance) = expected(isa, Precision::F32, &a_owned, &b_owned);
         let mut packed = PackedMatrix::empty(isa, Precision::F32);
         packed.repack(matrix(40, 50, 3).view());
@@ -203,7 +207,7 @@ fn balanced_columns_lose_less_to_integers() {
     let b = matrix(9, 64, 2);
     let magnitudes: Vec<f32> = (0..64).map(size).collect();
     let want = exact(&a, &b);
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let distance = |b: PackedMatrix| {
             let mut got = Array2::<f32>::zeros((7, 9));
             matmul(a.slice(s![.., ..;1]), &b, &mut got.view_mut());
@@ -234,7 +238,7 @@ fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
         let mut b = matrix(9, k, 2);
         b[[4, k / 2]] = 20.0;
         let want = exact(&a, &b);
-        for &isa in Isa::available() {
+        for isa in every_isa() {
             let distance = |b: &PackedMatrix| {
                 let mut got = Array2::<f32>::zeros((7, 9));
                 matmul(a.view(), b, &mut got.view_mut());
@@ -284,8 +288,8 @@ fn integers_multiplied_in_full_are_nearly_the_weights() {
         b[[n / 2, k / 2]] = 20.0;
         let want = exact(&a, &b);
         let magnitudes: Vec<f32> = (0..k).map(|j| 1.0 + (j % 5) as f32).collect();
-        for (&isa, magnitudes) in
-            Isa::available().iter().flat_map(|isa| [(isa, None), (isa, Some(&*magnitudes))])
+        for (isa, magnitudes) in
+            every_isa().into_iter().flat_map(|isa| [(isa, None), (isa, Some(&*magnitudes))])
         {
             let (what, arena) = (format!("{isa}, {m} × {n} × {k}"), Arena::default());
             let weights = |rest| {
@@ -321,7 +325,7 @@ fn a_product_too_deep_for_integers() {
     // All but one value at the top of its range, all weights at theirs.
     let a = Array2::from_shape_fn((1, k), |(_, p)| if p == 0 { 0.0 } else { 1.0 });
     let b = Array2::ones((1, k));
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
         let mut got = Array2::<f32>::zeros((1, 1));
         matmul(a.view(), &b, &mut got.view_mut());
@@ -335,8 +339,8 @@ fn a_product_too_deep_for_integers() {
 #[test]
 fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
     let (a, b) = (matrix(380, 768, 3), matrix(900, 768, 4));
-    let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
-    for (isa, precision) in Isa::available().iter().flat_map(every) {
+    let every = |isa: Isa| Precision::ALL.map(|precision| (isa, precision));
+    for (isa, precision) in every_isa().into_iter().flat_map(every) {
         let b = PackedMatrix::new(isa, precision, b.view());
         let mut whole = Array2::<f32>::zeros((380, 900));
         matmul(a.view(), &b, &mut whole.view_mut());
@@ -366,8 +370,8 @@ fn a_row_of_bf16_has_the_same_bits_in_any_product_and_with_any_number_of_threads
     let (a, b) = (matrix(380, 770, 3).mapv(bf16::from_f32), matrix(333, 770, 4));
     let bias: Vec<f32> = (0..333).map(|j| (j as f32).cos()).collect();
     let epilogue = Epilogue::Bias(&bias, Activation::Gelu);
-    let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
-    for (isa, precision) in Isa::available().iter().flat_map(every) {
+    let every = |isa: Isa| Precision::ALL.map(|precision| (isa, precision));
+    for (isa, precision) in every_isa().into_iter().flat_map(every) {
         let b = PackedMatrix::new(isa, precision, b.view());
         let product = |threads: usize, rows: std::ops::Range<usize>| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -399,7 +403,7 @@ fn the_epilogue_sees_every_element_once() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     let (a, b) = (Array2::<f32>::zeros((70, 200)), Array2::<f32>::zeros((130, 200)));
     let bias: Vec<f32> = (0..130).map(|j| j as f32 - 65.0).collect();
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let b = PackedMatrix::new(isa, Precision::F32, b.view());
         let mut out = Array2::<f32>::zeros((70, 130));
         let epilogue = Epilogue::Bias(&bias, Activation::Relu);
@@ -412,7 +416,7 @@ fn the_epilogue_sees_every_element_once() {
 
 #[test]
 fn cuts_leave_no_empty_piece() {
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         for (m, n) in [(1, 1), (1, 3072), (3, 2), (600, 768), (2048, 768), (5, 100_000), (13, 770)]
         {
             let b = PackedMatrix::new(isa, Precision::F32, Array2::<f32>::zeros((n, 64)).view());
@@ -438,8 +442,8 @@ fn rows_of_bf16_are_their_values() {
         let (a, b) = (round(&matrix(m, k, 1)), round(&matrix(n, k, 2)));
         let (wide_a, wide_b, across) =
             (widen(&a), widen(&b), b.t().as_standard_layout().to_owned());
-        let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
-        for (isa, precision) in Isa::available().iter().flat_map(every) {
+        let every = |isa: Isa| Precision::ALL.map(|precision| (isa, precision));
+        for (isa, precision) in every_isa().into_iter().flat_map(every) {
             let what = format!("{isa}, {precision}, {m}×{n}×{k}");
             let packed = PackedMatrix::new(isa, precision, wide_b.view());
             let mut repacked = PackedMatrix::empty(isa, precision);
@@ -458,7 +462,7 @@ fn rows_of_bf16_are_their_values() {
                 let mut got = Array2::<f32>::zeros((m, n));
                 par_matmul(&team, a.view(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}");
-                // PackedA whose values do not stand side by side.
+                // Rows whose values do not stand side by side.
                 let strided = a.t().as_standard_layout().to_owned();
                 par_matmul(&team, strided.t(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}, strided");
@@ -516,9 +520,7 @@ fn a_change_of_what_is_packed_comes_with_a_new_layout() {
     #[allow(unused_mut, reason = "nothing is added on other architectures")]
     let mut tiers = Isa::available().to_vec();
     #[cfg(target_arch = "x86_64")]
-    tiers.extend(
-        Amx::to_pack().map(Isa::Amx).filter(|_| tiers.iter().all(|isa| isa.name() != "amx")),
-    );
+    tiers.extend(Isa::amx_to_pack().filter(|amx| !tiers.contains(amx)));
     let names: Vec<&str> = tiers.iter().map(|isa| isa.name()).collect();
     println!("packed for {}", names.join(", "));
     let mut changed = Vec::new();

@@ -7,12 +7,13 @@
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{BlockA, KC, Prefetch, PrefetchSteps, Tile, check};
-use crate::kernels::amx::Configured;
+use super::prefetch::{Prefetch, PrefetchSteps};
+use super::{BlockA, KC, Tile, avx2_expand, check, sse_transpose};
+use crate::kernels::amx::permission;
 use crate::kernels::gemm::format::{Encode, Format, PAIRS, Scaling};
-use crate::kernels::simd::Amx;
+use crate::kernels::x86::Amx;
 
-/// PackedA of a tile register, and words of a row of it.
+/// Rows of a tile register, and words of a row of it.
 const SIDE: usize = 16;
 const NR: usize = 2 * SIDE;
 
@@ -43,6 +44,11 @@ impl Encode for Amx {
     #[inline(always)]
     fn encode_first_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) -> usize {
         self.avx512().encode_first_pairs(even, odd, words)
+    }
+
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        sse_transpose::transpose(rows, panel);
     }
 }
 
@@ -117,26 +123,56 @@ impl Tile for Amx {
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls functions that read and write by pointer: see the block")]
-    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
-        if format == Format::F32 {
-            return self.avx512().multiply_adds(format, steps);
-        }
-        let _configured = Configured::new(self);
-        // SAFETY: an `Amx` exists only where the instructions were detected and permitted; registers are all they touch.
-        unsafe {
-            match format {
-                Format::Int8 => int8_registers(steps),
-                _ => bf16_registers(steps),
+    #[allow(unsafe_code, reason = "calls a function that needs AVX2: see the block")]
+    fn expand(self, to: Format, format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+        // SAFETY: a value of `Amx` exists only where AVX2 was detected.
+        unsafe { avx2_expand::expand(to, format, words, rest, NR, out) }
+    }
+}
+
+/// While this exists, the tile registers of the thread that made it are all 16 rows of 64 bytes.
+///
+/// It does not outlive a product, so that other users of AMX in the same thread are not disturbed and the operating system
+/// has nothing to save in between.
+pub(crate) struct Configured(std::marker::PhantomData<*const ()>);
+
+impl Configured {
+    /// Asks for permission if nobody has yet.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system refused it.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "is one instruction: see the block")]
+    fn new(_proof: Amx) -> Self {
+        // A model is refused when it is loaded; this is for matrices that were packed without one.
+        assert!(permission().is_ok(), "the operating system refused the tile registers of AMX");
+        /// Palette 1; bytes a row from byte 16, two for each register; rows from byte 48.
+        #[repr(align(64))]
+        struct Configuration([u8; 64]);
+        static CONFIGURATION: Configuration = {
+            let mut bytes = [0; 64];
+            bytes[0] = 1;
+            let mut register = 0;
+            while register < 8 {
+                bytes[16 + 2 * register] = 64;
+                bytes[48 + register] = 16;
+                register += 1;
             }
-        }
-        let operations = 2 * SIDE * SIDE * SIDE * 4 * steps;
-        Some(match format {
-            Format::Int8 => 4 * operations,
-            Format::Bf16 => 2 * operations,
-            // Three products of bf16 for one of f32.
-            _ => 2 * operations / 3,
-        })
+            Configuration(bytes)
+        };
+        // SAFETY: an `Amx` exists only where the instruction does, and it is permitted, as asserted; it reads the 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION.0, options(nostack, readonly)) };
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl Drop for Configured {
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "is one instruction: see the block")]
+    fn drop(&mut self) {
+        // SAFETY: as in `new`; nothing reads the registers from here on.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
 
@@ -146,7 +182,7 @@ impl Tile for Amx {
 /// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7. With each block its share of what comes
 /// after `b` is fetched.
 macro_rules! define_products {
-    ($two:ident, $one:ident, $registers:ident, $dot:literal) => {
+    ($two:ident, $one:ident, $dot:literal) => {
         #[allow(unsafe_code, reason = "is assembly")]
         unsafe fn $two(
             a: *const u32,
@@ -266,42 +302,13 @@ macro_rules! define_products {
                 );
             }
         }
-
-        /// Four products on registers of zeros, `steps` times, at least once.
-        #[allow(unsafe_code, reason = "is assembly")]
-        unsafe fn $registers(steps: usize) {
-            // SAFETY: touches registers only.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "tilezero tmm4",
-                    "tilezero tmm5",
-                    "tilezero tmm6",
-                    "tilezero tmm7",
-                    "2:",
-                    concat!($dot, " tmm0, tmm4, tmm6"),
-                    concat!($dot, " tmm1, tmm4, tmm7"),
-                    concat!($dot, " tmm2, tmm5, tmm6"),
-                    concat!($dot, " tmm3, tmm5, tmm7"),
-                    "dec {steps}",
-                    "jnz 2b",
-                    steps = inout(reg) steps.max(1) => _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack, nomem),
-                );
-            }
-        }
     };
 }
 
-define_products!(bf16_two, bf16_one, bf16_registers, "tdpbf16ps");
+define_products!(bf16_two, bf16_one, "tdpbf16ps");
 // Unsigned bytes of `a`, signed ones of `b`: exact in 32 bits for K up to `DEEPEST_INT8`, beyond which the driver does not
 // come here.
-define_products!(int8_two, int8_one, int8_registers, "tdpbusd");
+define_products!(int8_two, int8_one, "tdpbusd");
 
 /// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; what is left out, lower · lower, is as small as
 /// what the pairs do not hold.

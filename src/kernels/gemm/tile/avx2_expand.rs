@@ -15,7 +15,7 @@ const LANES: usize = 8;
 ///
 /// If the columns do not fill registers.
 #[target_feature(enable = "avx2")]
-pub(in super::super) fn expand(
+pub(super) fn expand(
     to: Format,
     format: Format,
     words: &[u32],
@@ -93,7 +93,8 @@ fn expand_by<const PER: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::simd::Avx2;
+    use crate::kernels::simd::Simd;
+    use crate::kernels::x86::Avx2;
 
     #[test]
     #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]

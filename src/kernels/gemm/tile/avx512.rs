@@ -3,9 +3,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{BlockA, KC, Prefetch, PrefetchSteps, Tile, avx512_encode, check, tiles};
+use super::prefetch::{Prefetch, PrefetchSteps};
+use super::{BlockA, KC, Tile, avx2_expand, avx512_encode, check, sse_transpose, tiles};
 use crate::kernels::gemm::format::{Encode, Format, Scaling};
-use crate::kernels::simd::{Avx512, Scalar};
+use crate::kernels::simd::Scalar;
+use crate::kernels::x86::Avx512;
 
 const LANES: usize = 16;
 /// Registers a row.
@@ -57,6 +59,11 @@ impl Encode for Avx512 {
             true => unsafe { avx512_encode::bf16_of_rows(even, odd, words) },
             false => 0,
         }
+    }
+
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        sse_transpose::transpose(rows, panel);
     }
 }
 
@@ -120,20 +127,10 @@ impl Tile for Avx512 {
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
-    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
-        if !self.has_tile(format) {
-            return None;
-        }
-        // SAFETY: as in `multiply`; that there is a tile says that the machine has the instructions of its format.
-        unsafe {
-            match format {
-                Format::Bf16 => multiply_adds_bf16(steps),
-                Format::Int8 => multiply_adds_int8(steps),
-                _ => multiply_adds_f32(steps),
-            }
-        }
-        Some(2 * format.values_per_word() * LANES * CHAINS * steps)
+    #[allow(unsafe_code, reason = "calls a function that needs AVX2: see the block")]
+    fn expand(self, to: Format, format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+        // SAFETY: a value of `Avx512` exists only where AVX2 was detected.
+        unsafe { avx2_expand::expand(to, format, words, rest, NR, out) }
     }
 }
 
@@ -179,31 +176,4 @@ define_tile!(
     |word: u32| _mm512_set1_epi32(word as i32),
     _mm512_loadu_si512,
     |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
-);
-
-/// Sums that do not wait for each other, as many as the tile has.
-const CHAINS: usize = 24;
-
-define_multiply_adds!(
-    multiply_adds_f32,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    _mm512_set1_ps(0.5),
-    |sum| _mm512_fmadd_ps(sum, _mm512_set1_ps(0.999), _mm512_set1_ps(0.001))
-);
-
-define_multiply_adds!(
-    multiply_adds_bf16,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16",
-    _mm512_set1_ps(0.5),
-    |sum| {
-        let (x, y) = (_mm512_set1_ps(0.5), _mm512_set1_ps(-0.5));
-        _mm512_dpbf16_ps(sum, _mm512_cvtne2ps_pbh(x, y), _mm512_cvtne2ps_pbh(y, y))
-    }
-);
-
-define_multiply_adds!(
-    multiply_adds_int8,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni",
-    _mm512_set1_epi32(1),
-    |sum| _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(3), _mm512_set1_epi8(5))
 );

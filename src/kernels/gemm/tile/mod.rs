@@ -4,113 +4,40 @@
 //! of `M` rows of `A`. `b` is `[words][NR]`, `words` up to [`KC`]: for each step of the sum a row of the panel, read
 //! front to back, once.
 
-/// Defines a tile by what its sums begin as, how they are loaded and stored, how a word of `a` fills a register, how words of
-/// `b` are loaded, and the instruction. `NR`, `WIDTH` and `LANES` are those of the place where it is used.
-macro_rules! define_tile {
-    ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
-        #[target_feature(enable = $features)]
-        #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
-        fn $name<const M: usize>(
-            a: BlockA,
-            top: usize,
-            b: &[u32],
-            c: &mut [u32],
-            accumulate: bool,
-            ahead: Prefetch,
-        ) {
-            let (c, _) = c.as_chunks_mut::<NR>();
-            // That there are M rows is known when this is compiled: the sums then never leave the registers.
-            let c: &mut [_; M] = c.try_into().expect("as many rows of `c` as of `a`");
-            let mut sums = [[$zero; WIDTH]; M];
-            if accumulate {
-                for (sums, c) in sums.iter_mut().zip(c.iter()) {
-                    for (w, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `c` has WIDTH · LANES words, of which these are LANES from w · LANES on.
-                        *sum = unsafe { $load(c.as_ptr().add(w * LANES).cast()) };
-                    }
-                }
-            }
-            let mut ahead = ahead.over(b.len() / NR);
-            for (chunk, b) in b.chunks(KC * NR).enumerate() {
-                let a: &[_; M] = a.chunk(chunk)[top..][..M].try_into().expect("M rows");
-                // The rows of the next tile: so many words of each step are as many as it has there.
-                let mut rows = PrefetchSteps { at: a.as_ptr_range().end.cast(), stride: M };
-                let (b, _) = b.as_chunks::<NR>();
-                for (p, b) in b.iter().take(KC).enumerate() {
-                    ahead.fetch();
-                    rows.fetch_line();
-                    let load = |w: usize| {
-                        // SAFETY: as above, for `b`.
-                        unsafe { $load_b(b.as_ptr().add(w * LANES).cast()) }
-                    };
-                    let b: [_; WIDTH] = std::array::from_fn(load);
-                    for (sums, a) in sums.iter_mut().zip(a) {
-                        let a = $broadcast(a[p]);
-                        for (sum, &b) in sums.iter_mut().zip(&b) {
-                            *sum = $fma(*sum, a, b);
-                        }
-                    }
-                }
-            }
-            for (c, sums) in c.iter_mut().zip(&sums) {
-                for (w, &sum) in sums.iter().enumerate() {
-                    // SAFETY: as above; nothing else refers to `c` while it is borrowed.
-                    unsafe { $store(c.as_mut_ptr().add(w * LANES).cast(), sum) };
-                }
-            }
-        }
-    };
-}
+#[cfg(target_arch = "x86_64")]
+#[macro_use]
+mod macros;
 
-/// Calls `$tile::<M>` for `$rows` rows, which are at most 12.
-macro_rules! tile_of_height {
-    ($tile:ident, $rows:expr, $arguments:tt, $($m:literal)*) => {
-        match $rows {
-            $($m => $tile::<$m> $arguments,)*
-            rows => unreachable!("a tile of {rows} rows"),
-        }
-    };
-}
-
-/// Defines a function that does one multiply-add on each of CHAINS sums, `steps` times: `$sum` is what they begin with, `$add`
-/// the instruction.
-macro_rules! define_multiply_adds {
-    ($name:ident, $features:literal, $sum:expr, $add:expr) => {
-        #[target_feature(enable = $features)]
-        fn $name(steps: usize) {
-            let mut sums = [$sum; CHAINS];
-            for _ in 0..steps {
-                for sum in &mut sums {
-                    *sum = $add(*sum);
-                }
-            }
-            std::hint::black_box(sums);
-        }
-    };
-}
-
+#[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx2_expand;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod avx512_encode;
+#[cfg(test)]
+mod portable;
+mod prefetch;
+#[cfg(target_arch = "x86_64")]
 mod sse_transpose;
 
-pub(super) use avx2_expand::expand;
-pub(super) use sse_transpose::transpose;
+#[cfg(test)]
+pub(in crate::kernels) use portable::Portable;
+pub(super) use prefetch::{Prefetch, prefetch_all};
 
-use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-
-use super::format::Format;
+use super::format::{Encode, Format, expand};
 
 /// Words of a row of `A` that are packed next to each other, and steps of the sum between two visits to the partial results,
 /// where they are visited: of a panel of 32 columns these are 24 KiB, which stay, with the rows that meet them, in a first-level
-/// cache of 32 KiB or more. PackedA that are 768 bytes apart fall into different sets of that cache.
-pub(super) const KC: usize = 192;
+/// cache of 32 KiB or more. Rows that are 768 bytes apart fall into different sets of that cache.
+pub(crate) const KC: usize = 192;
 
 /// Packed rows of `A`: some of those that were packed together, from some chunk of `K` on.
 #[derive(Clone, Copy)]
-pub(super) struct BlockA<'a> {
+pub(crate) struct BlockA<'a> {
     /// `[chunks][height][KC]`, without the rows before the first.
     pub(super) words: &'a [[u32; KC]],
     /// How many rows were packed together.
@@ -127,16 +54,16 @@ impl<'a> BlockA<'a> {
     }
 }
 
-/// The tile kernels of one instruction set, which has AVX2 at least.
-pub(super) trait Tile: Copy {
+/// The micro-kernels of one instruction set.
+pub(crate) trait Tile: Encode {
     /// What [`Tile::state`] returns.
     type State;
 
-    /// PackedA of the tallest tile.
+    /// Rows of the tallest tile.
     const MR: usize;
     /// Columns of a panel.
     const NR: usize;
-    /// PackedA of `a` and `c` are filled up to a multiple of this.
+    /// Rows of `a` and `c` are filled up to a multiple of this.
     const M_STEP: usize = 1;
     /// Words along `K` are filled up to a multiple of this.
     const K_STEP: usize = 1;
@@ -182,81 +109,11 @@ pub(super) trait Tile: Copy {
         ahead: Prefetch,
     );
 
-    /// Multiply-adds on registers alone, `steps` times over as many as the tile has; returns the number of operations. For
-    /// benchmarks: no product can be faster. `None` if there is no such tile.
-    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize>;
-}
-
-/// Words that are fetched from memory while others are multiplied, since they will be read next. Else the processor would wait
-/// for memory at the first tile of each piece of a panel, and memory for the processor at the others.
-#[derive(Clone, Copy)]
-pub(super) struct Prefetch {
-    from: *const u32,
-    words: usize,
-}
-
-/// Words in a cache line.
-const LINE: usize = 16;
-
-impl Prefetch {
-    pub(super) fn of(words: &[u32]) -> Self {
-        Self { from: words.as_ptr(), words: words.len() }
-    }
-
-    /// Part `i` of `count`, up to a word.
+    /// A panel's words of `format`, `[words][NR]`, as words of the wider format `to`: as many more rows
+    /// as words hold fewer values. Integers become `f32`s with their `rest`, unless that is empty.
     #[inline(always)]
-    pub(super) fn part(self, i: usize, count: usize) -> Self {
-        let words = self.words / count;
-        Self { from: self.from.wrapping_add(i * words), words }
-    }
-
-    /// To be fetched in `steps` steps.
-    #[inline(always)]
-    fn over(self, steps: usize) -> PrefetchSteps {
-        PrefetchSteps { at: self.from, stride: self.words.div_ceil(steps.max(1)) }
-    }
-}
-
-/// Fetches all of `values` into the first-level cache.
-#[inline(always)]
-#[allow(unsafe_code, reason = "takes a pointer: see the block")]
-pub(super) fn fetch<C>(values: &[C]) {
-    for line in values.chunks(LINE * size_of::<u32>() / size_of::<C>().max(1)) {
-        // SAFETY: a prefetch may be given any address; it is there on all of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-}
-
-/// What is fetched step by step.
-#[derive(Clone, Copy)]
-struct PrefetchSteps {
-    at: *const u32,
-    /// Words for each step.
-    stride: usize,
-}
-
-impl PrefetchSteps {
-    /// Cache lines for each step, at least one.
-    fn lines(self) -> usize {
-        self.stride.div_ceil(LINE).max(1)
-    }
-
-    /// What is due at the next step, two lines at most.
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "takes a pointer: see the block")]
-    fn fetch(&mut self) {
-        // SAFETY: as in `fetch_line`.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(LINE).cast()) };
-        self.fetch_line();
-    }
-
-    /// What is due at the next step, a line at most.
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "takes a pointer: see the block")]
-    fn fetch_line(&mut self) {
-        // SAFETY: a prefetch may be given any address, also one where nothing is; it is there on all of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
-        self.at = self.at.wrapping_add(self.stride);
+    fn expand(self, to: Format, format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+        expand(to, format, words, rest, Self::NR, out);
     }
 }
 

@@ -1,11 +1,11 @@
-//! PackedA into a panel, four by four. Packing is a transposition, and where `B` is used only once (a corpus that is searched, the
+//! Rows into a panel, four by four. Packing is a transposition, and where `B` is used only once (a corpus that is searched, the
 //! keys of a text) it costs a fifth of the product with a hundred rows.
 
 use std::arch::x86_64::*;
 
 /// `panel[i][j] = rows[j][i]` for all rows and for as many words of them as the panel has steps; `panel`: `[words][rows]`.
 #[inline(always)]
-pub(in super::super) fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], panel: &mut [u32]) {
+pub(super) fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], panel: &mut [u32]) {
     let columns = rows.len();
     let words = panel.len() / columns.max(1);
     let (fours, whole) = (columns / 4 * 4, words / 4 * 4);
