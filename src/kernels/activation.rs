@@ -4,7 +4,8 @@ use super::isa::Isa;
 use super::simd::{Kernel, Simd, Tier};
 use super::softmax::exp;
 
-/// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense module's.
+/// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense
+/// module's.
 ///
 /// ```
 /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -34,7 +35,8 @@ pub enum Activation {
 
 /// Replaces each `x` of `row` by `activation(x)`.
 ///
-/// [`Gelu`](Activation::Gelu) is within 10⁻⁶ of the exact value for `|x| ≤ 8`, the others as near or nearer.
+/// [`Gelu`](Activation::Gelu) is within 10⁻⁶ of the exact value for `|x| ≤ 8`, the others as near
+/// or nearer.
 pub fn apply(isa: Isa, activation: Activation, row: &mut [f32]) {
     isa.run(Apply { activation, row });
 }
@@ -88,14 +90,15 @@ fn gelu_tanh<S: Simd>(simd: S, x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(simd, SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 
-/// `erf(x / √2)`: `x` times a polynomial in `x²`, fitted on `|x| ≤ 5.3` so that `½ x erf(x / √2)` is off by 5·10⁻⁸ at most;
-/// beyond, `erf` is ±1 to that accuracy. The polynomial is written in `2 x² / 5.3² − 1`, from −1 to 1, in which its coefficients
-/// are small. There is no division in it, for which the widest registers take 16 cycles.
+/// `erf(x / √2)`: `x` times a polynomial in `x²`, fitted on `|x| ≤ 5.3` so that `½ x erf(x / √2)`
+/// is off by 5·10⁻⁸ at most; beyond, `erf` is ±1 to that accuracy. The polynomial is written in `2
+/// x² / 5.3² − 1`, from −1 to 1, in which its coefficients are small. There is no division in it,
+/// for which the widest registers take 16 cycles.
 #[inline(always)]
 fn erf_of_root_half<S: Simd>(simd: S, x: f32) -> f32 {
     const END: f32 = 5.3;
     const FIRST: f32 = 4.594_322e-4;
-    // Of the lower powers.
+    // From the highest remaining power down.
     const COEFFICIENTS: [f32; 14] = [
         -1.436_116_9e-3,
         1.777_096_1e-3,
@@ -126,8 +129,8 @@ fn logistic<S: Simd>(simd: S, x: f32) -> f32 {
     if x < 0.0 { e * positive } else { positive }
 }
 
-/// `tanh(x) = (1 − e) / (1 + e)` with `e = exp(−2|x|)`, and the sign of `x`. For small `x` the difference would cancel:
-/// there its own series, `x − x³/3 + 2x⁵/15 − 17x⁷/315`.
+/// `tanh(x) = (1 − e) / (1 + e)` with `e = exp(−2|x|)`, and the sign of `x`. For small `x` the
+/// difference would cancel: there its own series, `x − x³/3 + 2x⁵/15 − 17x⁷/315`.
 #[inline(always)]
 fn tanh<S: Simd>(simd: S, x: f32) -> f32 {
     let e = exp(simd, -2.0 * x.abs());

@@ -1,11 +1,11 @@
 //! The permission to use AMX.
 //!
-//! Linux gives the tile registers to a process that asks for them, for good: from then on it refuses alternate signal stacks
-//! that are too small for their contents. So detection asks nothing (`cpuid.rs`); loading a model for AMX does
-//! ([`permission`]).
+//! Linux gives the tile registers to a process that asks for them, for good: from then on it
+//! refuses alternate signal stacks that are too small for their contents. So detection asks nothing
+//! (`cpuid.rs`); loading a model for AMX does ([`permission`]).
 //!
-//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; for the permission, the Linux
-//! kernel's `Documentation/arch/x86/xstate.rst`.
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; for
+//! the permission, the Linux kernel's `Documentation/arch/x86/xstate.rst`.
 
 use std::arch::asm;
 use std::io;
@@ -68,8 +68,8 @@ fn request() -> Result<(), Refusal> {
     const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
     const TILE_DATA: usize = 18;
     let result: isize;
-    // SAFETY: this call takes two numbers and touches no memory of the process; the instruction itself overwrites RCX and
-    // R11. A kernel that does not know it returns an error.
+    // SAFETY: this call takes two numbers and touches no memory of the process; the instruction
+    // itself overwrites RCX and R11. A kernel that does not know it returns an error.
     unsafe {
         asm!(
             "syscall",

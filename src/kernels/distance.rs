@@ -4,7 +4,7 @@ use super::isa::Isa;
 use super::lanes::{LANES, Lanes, filled_up, fold, zip};
 use super::simd::{Kernel, Tier};
 
-/// What is added up over the components.
+/// The distance measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distance {
     /// `√Σ (aᵢ − bᵢ)²`
@@ -13,7 +13,8 @@ pub enum Distance {
     Manhattan,
 }
 
-/// `out[r] = −distance(query, row r)` for the rows of the length of `query` that follow each other in `rows`.
+/// `out[r] = −distance(query, row r)` for the rows of the length of `query` that follow each other
+/// in `rows`.
 ///
 /// # Panics
 ///
@@ -82,7 +83,8 @@ mod tests {
             };
             for &isa in Isa::available() {
                 let mut out = [0.0; 2];
-                // 52 roundings of partial sums that are at most the sum: 52 · ε/2 of it, 39 and 1000.
+                // 52 roundings of partial sums that are at most the sum: 52 · ε/2 of it, 39 and
+                // 1000.
                 negative_distances(isa, Distance::Euclidean, &query, &rows, &mut out);
                 assert_close(&out, &want(Distance::Euclidean), 1.3e-4);
                 negative_distances(isa, Distance::Manhattan, &query, &rows, &mut out);

@@ -7,9 +7,11 @@ use super::simd::{Kernel, Tier};
 /// Rows that are compared at once.
 pub const ROWS: usize = WORD_LANES;
 
-/// `out[r] = −(bits in which row r differs from query)`, a whole number of at most 2²⁴ and so exact.
+/// `out[r] = −(bits in which row r differs from query)`, a whole number of at most 2²⁴ and so
+/// exact.
 ///
-/// `query`: `[W]` words; `rows`: groups of [`ROWS`] rows, each group `[W][ROWS]`; `out`: `[groups · ROWS]`.
+/// `query`: `[W]` words; `rows`: groups of [`ROWS`] rows, each group `[W][ROWS]`; `out`: `[groups ·
+/// ROWS]`.
 ///
 /// # Panics
 ///

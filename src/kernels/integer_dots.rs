@@ -11,8 +11,8 @@ pub const WIDEST: usize = i32::MAX as usize / (LARGEST as usize * LARGEST as usi
 
 /// `Σ aᵢ · bᵢ` of each of `rows`, `[out.len()][query.len()]`, with `query`: `out[r]`, exact.
 ///
-/// The values are those of bytes, from −255 to 255. They are not checked in a release build, where a sum of larger ones
-/// may wrap around.
+/// The values are those of bytes, from −255 to 255. They are not checked in a release build, where
+/// a sum of larger ones may wrap around.
 ///
 /// # Panics
 ///
@@ -42,7 +42,8 @@ impl Kernel for IntegerDots<'_> {
             return;
         }
         for (row, out) in self.rows.chunks_exact(self.query.len()).zip(self.out) {
-            // Wrapping: lengths and values keep the sums in range, and a check for each would cost the vector instructions.
+            // Wrapping: lengths and values keep the sums in range, and a check for each would cost
+            // the vector instructions.
             *out = row
                 .iter()
                 .zip(self.query)

@@ -27,7 +27,8 @@ use crate::error::{Error, Result};
 /// - `avx2`: AVX2 and FMA.
 /// - `avx512`: AVX-512 F, BW, DQ and VL.
 /// - `amx`: AVX-512, and AMX for matrix products of bf16 and 8-bit integers. A product of `f32` is
-///   split into three of bf16, which keeps 16 bits of each factor; `avx512` multiplies `f32` itself.
+///   split into three of bf16, which keeps 16 bits of each factor; `avx512` multiplies `f32`
+///   itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isa(Set);
 
@@ -70,7 +71,8 @@ macro_rules! run_with {
         fn run<K: Kernel>(kernel: K, simd: $type) {
             kernel.run(simd)
         }
-        // SAFETY: a value of the type exists only where these features were detected (`Simd::detect`).
+        // SAFETY: a value of the type exists only where these features were detected
+        // (`Simd::detect`).
         unsafe { run($kernel, $simd) }
     }};
 }
@@ -81,8 +83,9 @@ pub const VARIABLE: &str = "MPNET_ISA";
 impl Isa {
     /// Every instruction set that this build has and this machine can run, the fastest last.
     ///
-    /// AMX is among them where the processor and the operating system have it. The permission that a process needs to use it
-    /// is asked for when something is loaded for it; if that is refused, AMX is not available from then on.
+    /// AMX is among them where the processor and the operating system have it. The permission that
+    /// a process needs to use it is asked for when something is loaded for it; if that is refused,
+    /// AMX is not available from then on.
     ///
     /// ```
     /// for isa in mpnet::Isa::available() {
@@ -117,7 +120,8 @@ impl Isa {
         Self::available().last().copied().unwrap_or(Self(Set::Scalar(Scalar)))
     }
 
-    /// The instruction set that `MPNET_ISA` forces, or the fastest available one if the variable is not set.
+    /// The instruction set that `MPNET_ISA` forces, or the fastest available one if the variable is
+    /// not set.
     ///
     /// ```
     /// println!("{} is used", mpnet::Isa::detect()?);
@@ -126,17 +130,19 @@ impl Isa {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if the variable names an instruction set that does not exist or is not available.
+    /// [`Error::Option`] if the variable names an instruction set that does not exist or is not
+    /// available.
     pub fn detect() -> Result<Self> {
         forced().map(|forced| forced.unwrap_or_else(Self::best))
     }
 
-    /// The instruction set to load a model for: the one `asked` for, else that of `MPNET_ISA`, else the fastest that the
-    /// operating system permits.
+    /// The instruction set to load a model for: the one `asked` for, else that of `MPNET_ISA`, else
+    /// the fastest that the operating system permits.
     ///
     /// # Errors
     ///
-    /// As [`detect`](Self::detect); [`Error::Option`] if the operating system refuses the one that was asked for.
+    /// As [`detect`](Self::detect); [`Error::Option`] if the operating system refuses the one that
+    /// was asked for.
     pub(crate) fn choose(asked: Option<Self>) -> Result<Self> {
         let asked = asked.map_or_else(forced, |isa| Ok(Some(isa)))?;
         choose(asked, Self::best, Self::permitted)
@@ -154,16 +160,16 @@ impl Isa {
         }
     }
 
-    /// As [`detect`](Self::detect), looked up once, for functions that cannot fail: a wrong `MPNET_ISA`, which loading a
-    /// model reports, counts as none.
+    /// As [`detect`](Self::detect), looked up once, for functions that cannot fail: a wrong
+    /// `MPNET_ISA`, which loading a model reports, counts as none.
     pub(crate) fn current() -> Self {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
         *CURRENT.get_or_init(|| Self::detect().unwrap_or_else(|_| Self::best()))
     }
 
-    /// As [`current`](Self::current), but the fastest that multiplies `f32` itself: for arrays of the
-    /// caller, for which no precision was asked. With pairs of bf16 the cosine of a row with itself can
-    /// miss 1 by 10⁻⁵, and that of two rows depends on their order.
+    /// As [`current`](Self::current), but the fastest that multiplies `f32` itself: for arrays of
+    /// the caller, for which no precision was asked. With pairs of bf16 the cosine of a row with
+    /// itself can miss 1 by 10⁻⁵, and that of two rows depends on their order.
     pub(crate) fn exact() -> Self {
         let current = Self::current();
         let whole = || Self::available().iter().rfind(|isa| !isa.splits_f32()).copied();
@@ -270,7 +276,8 @@ fn forced() -> Result<Option<Isa>> {
     }
 }
 
-/// [`Isa::choose`], of an operating system that answers as `permitted` does. After a refusal `best` is another one.
+/// [`Isa::choose`], of an operating system that answers as `permitted` does. After a refusal `best`
+/// is another one.
 fn choose(
     asked: Option<Isa>,
     best: impl Fn() -> Isa,
@@ -307,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrays_of_the_caller_s_are_multiplied_whole() {
+    fn exact_does_not_split_f32() {
         assert!(!Isa::exact().splits_f32());
     }
 

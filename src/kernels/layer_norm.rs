@@ -10,8 +10,8 @@ use super::simd::{Kernel, Tier};
 /// row[i] ← (row[i] − mean) / √(variance + eps) · gain[i] + bias[i]
 /// ```
 ///
-/// `row`, `gain`, `bias`: `[D]`. The variance is the biased one (divided by `D`); `eps` is added inside the root. Two
-/// passes, so that a large mean does not cancel the variance.
+/// `row`, `gain`, `bias`: `[D]`. The variance is the biased one (divided by `D`); `eps` is added
+/// inside the root. Two passes, so that a large mean does not cancel the variance.
 ///
 /// Source: Ba et al. 2016, eq. 4, <https://arxiv.org/abs/1607.06450>.
 ///
@@ -23,7 +23,7 @@ pub fn layer_norm(isa: Isa, row: &mut [f32], gain: &[f32], bias: &[f32], eps: f3
     isa.run(LayerNorm { row, residual: &[], gain, bias, eps });
 }
 
-/// As [`layer_norm`], of `row + residual`.
+/// [`layer_norm`] of `row + residual`, in place of `row`.
 ///
 /// # Panics
 ///
@@ -53,7 +53,7 @@ fn check(row: &[f32], gain: &[f32], bias: &[f32]) {
 
 struct LayerNorm<'a> {
     row: &'a mut [f32],
-    /// What is added first; empty for nothing.
+    /// Added first; empty for nothing.
     residual: &'a [f32],
     gain: &'a [f32],
     bias: &'a [f32],
@@ -101,8 +101,9 @@ mod tests {
             let plain = reference::layer_norm(&row, &gain, &bias, eps);
             let added = reference::add_layer_norm(&row, &residual, &gain, &bias, eps);
             for &isa in Isa::available() {
-                // The mean is near 5, or near 3 with the residual, and the spread near 1: rounding the mean to f32
-                // (2.4e-7) and the differences is all that is lost, a few times over.
+                // The mean is near 5, or near 3 with the residual, and the spread near 1: rounding
+                // the mean to f32 (2.4e-7) and the differences is all that is lost, a few times
+                // over.
                 let mut got = row.clone();
                 layer_norm(isa, &mut got, &gain, &bias, eps);
                 assert_close(&got, &plain, 3e-6);

@@ -1,11 +1,12 @@
 //! The arithmetic: slices and views in and out, knowing nothing of models.
 //!
-//! [`isa::Isa`] says which instruction set; every kernel takes one. The row kernels ([`softmax()`], [`layer_norm()`],
-//! [`activation`]) are loops over a fixed number of lanes, written once and compiled for each instruction set ([`simd`]).
-//! Matrix products ([`gemm`]) differ more, so there each instruction set has a *tile* of its own.
+//! [`isa::Isa`] says which instruction set; every kernel takes one. The row kernels ([`softmax()`],
+//! [`layer_norm()`], [`activation`]) are loops over a fixed number of lanes, written once and
+//! compiled for each instruction set ([`simd`]). Matrix products ([`gemm`]) differ more, so there
+//! each instruction set has a *tile* of its own.
 //!
-//! Every sum runs in an order that depends on its length alone, never on where a row stands, how many rows there are
-//! or how many threads work: the same text gives the same bits in any batch.
+//! Every sum runs in an order that depends on its length alone, never on where a row stands, how
+//! many rows there are or how many threads work: the same text gives the same bits in any batch.
 
 pub mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -61,7 +62,8 @@ fn assert_close(got: &[f32], want: &[f64], tolerance: f64) {
     }
 }
 
-/// Asserts that each `f32` result is NaN, +∞, −∞ or finite exactly where the `f64` one is, for tests.
+/// Asserts that each `f32` result is NaN, +∞, −∞ or finite exactly where the `f64` one is, for
+/// tests.
 #[cfg(test)]
 #[track_caller]
 fn assert_same_class(got: &[f32], want: &[f64], what: std::fmt::Arguments) {

@@ -4,7 +4,8 @@ use super::isa::Isa;
 use super::lanes::sum;
 use super::simd::{Kernel, Tier};
 
-/// `out[i] = 1 / max(‖rowᵢ‖, smallest)` for the rows of length `d` that follow each other in `rows`, `[out.len() · d]`.
+/// `out[i] = 1 / max(‖rowᵢ‖, smallest)` for the rows of length `d` that follow each other in
+/// `rows`, `[out.len() · d]`.
 ///
 /// # Panics
 ///

@@ -1,7 +1,7 @@
 //! Every kernel again, as a plain loop in `f64`: what the fast ones are tested against.
 //!
-//! Inputs are the `f32`s that a kernel sees. Where a kernel stores an intermediate value as `f32`, so does its reference;
-//! everything after that is `f64`.
+//! Inputs are the `f32`s that a kernel sees. Where a kernel stores an intermediate value as `f32`,
+//! so does its reference; everything after that is `f64`.
 
 use half::bf16;
 use ndarray::{Array2, ArrayView2};

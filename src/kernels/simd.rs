@@ -30,7 +30,8 @@ pub trait Simd: Copy + Send + Sync {
         false
     }
 
-    /// `a · b + c`, rounded once where the instruction set has a fused multiply-add, twice elsewhere.
+    /// `a · b + c`, rounded once where the instruction set has a fused multiply-add, twice
+    /// elsewhere.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
 
     /// [`lanes::negative_differing_bits`], with an instruction that counts bits where there is one.

@@ -10,8 +10,8 @@ use super::simd::{Kernel, Simd, Tier};
 /// row[j] ← exp(x[j] − m) / Σ exp(x[j] − m),    x = scale · row + bias,    m = max x[j]
 /// ```
 ///
-/// `row`, `bias`: `[T]`. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores. A score of −∞ has the
-/// probability 0; NaN, +∞, or a row of nothing but −∞ makes the whole row NaN.
+/// `row`, `bias`: `[T]`. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores. A
+/// score of −∞ has the probability 0; NaN, +∞, or a row of nothing but −∞ makes the whole row NaN.
 ///
 /// # Panics
 ///
@@ -54,19 +54,22 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// Of two numbers: one instruction, unlike `f32::max`, which minds what is not a number.
+/// The larger of two numbers: one instruction, unlike `f32::max`, which handles NaN.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// `eˣ` for `x ≤ 0`, within 1.5 units in the last place of the exact value down to `x = −87`; 0 below that.
+/// `eˣ` for `x ≤ 0`, within 1.5 units in the last place of the exact value down to `x = −87`; 0
+/// below that.
 ///
-/// `eˣ = 2ⁿ · eʳ` with `n = round(x / ln 2)` and `|r| ≤ ½ ln 2`, where `eʳ` is its Taylor polynomial of degree 7
-/// (the next term is below 6·10⁻⁹). Free of branches, so that a loop over it is vectorised.
+/// `eˣ = 2ⁿ · eʳ` with `n = round(x / ln 2)` and `|r| ≤ ½ ln 2`, where `eʳ` is its Taylor
+/// polynomial of degree 7 (the next term is below 6·10⁻⁹). Free of branches, so that a loop over it
+/// is vectorised.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
-    /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, which then is in the low bits of the sum.
+    /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, which then is in the low
+    /// bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has so few bits that n times it is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
@@ -74,7 +77,7 @@ pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     /// Below this the result is not a normal number.
     const SMALLEST: f32 = -87.0;
 
-    // As `larger`; what is not a number stays.
+    // As in `larger`; NaN stays NaN.
     let clamped = if x < SMALLEST { SMALLEST } else { x };
     let shifted = simd.mul_add(clamped, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;

@@ -22,7 +22,8 @@ impl Simd for Avx2 {
     }
 }
 
-/// AVX-512 F, BW, DQ and VL: 512-bit registers, 32 of them; and perhaps products of shorter numbers.
+/// AVX-512 F, BW, DQ and VL: 512-bit registers, 32 of them; and products of shorter formats on some
+/// machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Avx512 {
     bf16: bool,
@@ -78,9 +79,10 @@ impl Simd for Avx512 {
     }
 }
 
-/// AMX with bf16 and 8-bit products, and all that [`Avx512`] can have: tile registers for matrix products, 512-bit registers
-/// for the rest. Holding one proves that the machine has it; the tile registers also need the permission of the operating
-/// system, which is asked for when they are first used (`kernels::amx`).
+/// AMX with bf16 and 8-bit products, and all that [`Avx512`] can have: tile registers for matrix
+/// products, 512-bit registers for the rest. Holding one proves that the machine has it; the tile
+/// registers also need the permission of the operating system, which is asked for when they are
+/// first used (`kernels::amx`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Amx(Avx512);
 

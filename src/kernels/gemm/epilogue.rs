@@ -1,4 +1,5 @@
-//! What becomes of the sums of a product: numbers, with the bias added and the activation applied.
+//! The epilogue: accumulators of a product become numbers, with the bias added and the activation
+//! applied.
 
 use std::ops;
 
@@ -10,21 +11,22 @@ use super::format::{Encode, Format, Quantization};
 use super::packed::Factor;
 use crate::kernels::activation::{Activation, activate};
 
-/// What sums stand for.
+/// How accumulators become results.
 pub(super) struct ApplyEpilogue<'a> {
     pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
-    /// Of the words that were multiplied: sums are the bits of `f32`s, or 32-bit integers.
+    /// The format of the words that were multiplied: accumulators are the bits of `f32`s, or 32-bit
+    /// integers.
     pub(super) format: Format,
     /// Column of `b` where the result begins.
     pub(super) column: usize,
-    /// Of integers those of the rows, else empty.
+    /// How the rows of `A` were quantised; empty if they were not.
     pub(super) quantization: &'a [Quantization],
 }
 
 impl ApplyEpilogue<'_> {
-    /// Writes columns `place` of `rows` from the accumulators of a panel, `stride` a row. Clobbers the
-    /// accumulators.
+    /// Writes columns `place` of `rows` from the accumulators of a panel, `stride` a row. Clobbers
+    /// the accumulators.
     ///
     /// # Panics
     ///
@@ -52,11 +54,13 @@ impl ApplyEpilogue<'_> {
         }
     }
 
-    /// Writes columns `place` of `rows`, N at most, from the first N of each `stride` sums, in whose place there is afterwards
-    /// anything. What belongs to the columns stays in registers for all rows.
+    /// Writes columns `place` of `rows`, N at most, from the first N of each `stride` sums, in
+    /// whose place there is afterwards anything. What belongs to the columns stays in registers for
+    /// all rows.
     ///
-    /// The sums become the result where they stand, in the first-level cache, and are then copied or rounded: loops that read
-    /// here and write there are not vectorised, since the two might overlap.
+    /// The sums become the result where they stand, in the first-level cache, and are then copied
+    /// or rounded: loops that read here and write there are not vectorised, since the two might
+    /// overlap.
     #[inline(always)]
     pub(super) fn columns<const N: usize, S: Encode, C: Element>(
         &self,
@@ -85,7 +89,8 @@ impl ApplyEpilogue<'_> {
                 let channels = scales.iter().zip(&totals).zip(&bias);
                 for (x, ((scale, total), bias)) in row.iter_mut().zip(channels) {
                     let sum = if integers { *x as i32 as f32 } else { f32::from_bits(*x) };
-                    // Σ (scale · q + offset) · (channel_scale · p) = channel_scale · (scale · Σ q·p + offset · Σ p)
+                    // Σ (scale · q + offset) · (channel_scale · p) = channel_scale · (scale · Σ q·p
+                    // + offset · Σ p)
                     let sum = scale * simd.mul_add(range.scale, sum, range.offset * total);
                     *x = (sum + bias).to_bits();
                 }
@@ -108,7 +113,7 @@ impl ApplyEpilogue<'_> {
 /// The first N values, followed by zeros if there are fewer.
 #[inline(always)]
 fn first_of<const N: usize>(values: &[f32]) -> [f32; N] {
-    // Of whole panels the length is known when this is compiled.
+    // For whole panels the length is a compile-time constant.
     values.first_chunk().copied().unwrap_or_else(|| {
         let mut own = [0.0; N];
         own[..values.len()].copy_from_slice(values);

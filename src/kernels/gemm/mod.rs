@@ -1,15 +1,17 @@
-//! Matrix products: the one place through which all of them go.
+//! Matrix products, all of them. `docs/kernels.md` explains the loops and the panels.
 //!
-//! `C = A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), in a
-//! [`Precision`](super::Precision), into the order in which the instruction set's tile reads it. `A` is rounded to the same precision when its
-//! rows are packed. Where an instruction set has no tile for a precision, weights stay in it and are expanded to `f32` a piece
-//! at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares
-//! a product among the caller's rayon threads by cutting `C` into rectangles, and hands each piece of a finished row, still
-//! in cache, to an [`Epilogue`].
+//! `C = A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once
+//! ([`PackedMatrix`]), in a [`Precision`](super::Precision), into the order in which the
+//! instruction set's tile reads it. `A` is rounded to the same precision when its rows are packed.
+//! Where an instruction set has no tile for a precision, weights are expanded to a wider format a
+//! panel at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares a
+//! product among the caller's rayon threads by cutting `C` into rectangles, and applies an
+//! [`Epilogue`] to each finished block while it is in cache.
 //!
-//! How `C` is cut depends on the number of threads; the sum behind each of its elements does not. Every tile adds along `K`
-//! from front to back, in blocks of a fixed length (`matrixmultiply` in blocks of its own), whatever the other sizes are and
-//! however many rows the tile has. The tests hold it to that.
+//! How `C` is cut depends on the number of threads; the sum behind each of its elements does not.
+//! Every tile adds along `K` from front to back, in blocks of a fixed length (`matrixmultiply` in
+//! blocks of its own), whatever the other sizes are and however many rows the tile has. The tests
+//! hold it to that.
 
 mod element;
 mod epilogue;
@@ -50,10 +52,11 @@ const SMALL: usize = 1 << 19;
 /// Rows for each thread from which on a product is cut between rows only.
 const MANY: usize = 512;
 
-/// Pieces for each thread where a product is cut across: more even out, fewer save overhead.
+/// Rectangles for each thread where a product is cut across: more balance the load, fewer save
+/// overhead.
 const PIECES: usize = 4;
 
-/// What is done to each piece of a row of a product while it is in cache.
+/// Applied to each finished block of a product while it is in cache.
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a> {
     /// Nothing.
@@ -80,7 +83,7 @@ pub fn matmul<A: Element, C: Element>(
 }
 
 thread_local! {
-    /// What a thread packs for itself.
+    /// Rows that a thread packs for its own products.
     static ROWS: RefCell<PackedA> = RefCell::default();
 }
 
@@ -113,7 +116,8 @@ fn multiply<A: Element, C: Element>(
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter than `N`.
+/// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter
+/// than `N`.
 pub fn par_matmul<'b, A: Element, C: Element>(
     team: &Team,
     a: ArrayView2<A>,
@@ -133,7 +137,8 @@ pub fn par_matmul<'b, A: Element, C: Element>(
         team.for_each(rectangles, |rectangle| multiply(a, b, epilogue, rectangle));
         return;
     }
-    // Few rows are multiplied by many threads, each with columns of its own: the rows are packed once for all of them.
+    // Few rows are multiplied by many threads, each with columns of its own: the rows are packed
+    // once for all of them.
     thread_local! {
         static PACKED: RefCell<Vec<PackedA>> = RefCell::default();
     }
@@ -166,10 +171,12 @@ fn check(a: (usize, usize), b: Factor, out: (usize, usize)) {
 
 /// Into how many pieces the `m` rows and the columns of a product are cut.
 ///
-/// A vector tier wants as many rows as fit the cache when they are packed, and then all columns: each row is packed once,
-/// each panel read once for many rows. Where that gives too few pieces for the threads, as for a single text, they are cut
-/// across too, so that every thread reads its share of the weights; the rows are then packed first, in blocks, by all threads.
-/// The scalar tier packs rows and columns anew for each piece: of all cuts with enough pieces it takes the one that packs least.
+/// A vector tier wants as many rows as fit the cache when they are packed, and then all columns:
+/// each row is packed once, each panel read once for many rows. Where that gives too few pieces for
+/// the threads, as for a single text, they are cut across too, so that every thread reads its share
+/// of the weights; the rows are then packed first, in blocks, by all threads. The scalar tier packs
+/// rows and columns anew for each piece: of all cuts with enough pieces it takes the one that packs
+/// least.
 struct Cuts {
     m: usize,
     down: usize,

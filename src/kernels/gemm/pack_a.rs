@@ -1,4 +1,4 @@
-//! Rows of the left-hand side, packed for the tile that is to multiply them.
+//! Packing `A`: rows of the input, in the format and the order of the tile that multiplies them.
 
 use ndarray::{ArrayView1, ArrayView2};
 
@@ -9,15 +9,15 @@ use super::tile::{KC, Tile};
 use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Tier};
 
-/// Rows that are packed at once at most.
+/// Rows of one packed block at most.
 const MAX_PACKED_ROWS: usize = 512;
 
-/// Rows of `A` that are packed: by one thread, for all that multiply with them.
+/// Packed rows of `A`: packed by one thread, read by all that multiply with them.
 #[derive(Default)]
 pub(crate) struct PackedA {
-    /// `[chunks][rows][KC]`, the rows filled up to what the tile asks for; of the scalar tier `[rows][K]`.
+    /// `[chunks][rows][KC]`, the rows padded as the tile asks for; in the scalar tier `[rows][K]`.
     pub(super) words: Lines,
-    /// Of integers `[rows]`, else empty.
+    /// How each row was quantised, `[rows]`; empty if rows were not.
     pub(super) quantization: Vec<Quantization>,
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct PackA<'a, 'b, A> {
 }
 
 impl<A: Element> PackA<'_, '_, A> {
-    /// Calls `pack` for each row with its index, its values as they are multiplied, and what quantises them; and keeps their
-    /// quantization.
+    /// Calls `pack` for each row with its index, its values, and the scaling that quantises them;
+    /// and keeps their quantization.
     #[inline(always)]
     pub(super) fn for_each_row(
         &mut self,
@@ -61,7 +61,7 @@ impl<A: Element> PackA<'_, '_, A> {
     }
 }
 
-/// The values of a row that do not stand side by side, in `own`.
+/// A row whose values are not contiguous, copied into `own`.
 fn copied<'o, A: Copy>(row: ArrayView1<A>, own: &'o mut Vec<A>) -> &'o [A] {
     own.clear();
     own.extend(row);
@@ -75,7 +75,7 @@ impl<A: Element> Kernel for PackA<'_, '_, A> {
     }
 }
 
-/// By tiles: these pack pieces of KC words of each row next to each other.
+/// For tiles: chunks of KC words, those of all rows next to each other.
 #[inline(always)]
 pub(super) fn pack<S: Tile, A: Element>(mut rows: PackA<A>, simd: S) {
     let (format, tile) = (rows.b.format, rows.b.multiplied_as(simd));
@@ -89,7 +89,7 @@ pub(super) fn pack<S: Tile, A: Element>(mut rows: PackA<A>, simd: S) {
     };
     rows.rows.words.resize(chunks.len() * height * KC);
     rows.rows.quantization.clear();
-    // What has the tile's format already is only put in its place.
+    // Rows that have the tile's format already are only copied.
     if is_packed::<A>(tile) && tile == format {
         let mut own = Vec::new();
         for i in 0..rows.count {

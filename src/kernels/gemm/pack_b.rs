@@ -60,7 +60,7 @@ pub(super) struct Panel<'a> {
     /// How many of its columns there are: the last panel may have more.
     rows: usize,
     values: &'a mut [u32],
-    /// As long, or empty if what rounding leaves is not kept.
+    /// The rounding errors of `values`, in as many words; empty if they are not kept.
     rest: &'a mut [u32],
     scales: &'a mut [f32],
     sums: &'a mut [f32],
@@ -71,7 +71,7 @@ pub(super) struct PackB<'a, R> {
     pub(super) panel: Panel<'a>,
     /// Row `j` of `B`.
     pub(super) row: R,
-    /// What is done to the rows first.
+    /// Applied to the rows first.
     pub(super) spread: &'a Spread,
 }
 
@@ -93,8 +93,8 @@ impl<'b, E: Element, R: Fn(usize) -> &'b [E]> Kernel for PackB<'_, R> {
                 *scaling = channel_scaling(*scale);
             }
         }
-        // A piece of each row is made into words where it stands, then all of them are written across: reads and writes
-        // both go through memory from front to back.
+        // A piece of each row is encoded, then all pieces are transposed into the panel: reads and
+        // writes both go through memory from front to back.
         let mut staged = [[0_u32; PAIRS]; WIDEST];
         let mut staged_rest = staged;
         let mut rests = rest.chunks_mut(PAIRS * columns);
@@ -142,7 +142,7 @@ impl<'b, E: Element, R: Fn(usize) -> &'b [E]> Kernel for PackB<'_, R> {
     }
 }
 
-/// What rounding `row` to the integers in `words`, times `scale`, leaves of it.
+/// The error of rounding `row` to the integers in `words`, times `scale`.
 #[inline(always)]
 fn rest_of(row: &[f32], words: &[u32], scale: f32) -> [f32; 4 * PAIRS] {
     let mut integers = [0_u32; PAIRS];
@@ -154,7 +154,8 @@ fn rest_of(row: &[f32], words: &[u32], scale: f32) -> [f32; 4 * PAIRS] {
     left
 }
 
-/// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of `f32`s, or of bf16 that stay so.
+/// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of
+/// `f32`s, or of bf16 that stay so.
 pub(super) struct PackBTransposed<'a, E> {
     pub(super) format: Format,
     pub(super) columns: usize,

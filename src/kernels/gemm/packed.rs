@@ -15,37 +15,40 @@ use crate::kernels::isa::Isa;
 use crate::kernels::memory::{Arena, Lines, Words};
 use crate::kernels::precision::Precision;
 
-/// The right-hand side of a product, `B` `[N, K]`, in the format and the order of one instruction set.
+/// The right-hand side of a product, `B` `[N, K]`, in the format and the order of one instruction
+/// set.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     pub(super) isa: Isa,
     pub(super) format: Format,
     pub(super) n: usize,
     pub(super) k: usize,
-    /// Panels, each `[words][columns]`, the last one filled up with zeros. Of the scalar tier a panel is one column.
+    /// Panels, each `[words][columns]`, the last one padded with zeros. In the scalar tier a panel
+    /// is one column.
     pub(super) values: Values,
-    /// Of integers what is needed to have their product back, else empty: weights are `scale · q`, and a sum is `Σ q`.
-    /// `[N]` each.
+    /// For integers: a weight is `scale · q`, and a sum is `Σ q` over a row of `B`. `[N]` each,
+    /// else empty.
     pub(super) scales: Vec<f32>,
     pub(super) sums: Vec<f32>,
-    /// What is done to the factors before they become integers.
+    /// How columns are rescaled and repeated before they become integers.
     pub(super) spread: Box<Spread>,
-    /// Of weights that became integers the largest magnitude in each row, `[N]`, else empty.
+    /// For weights that became integers: the largest magnitude in each row, `[N]`, else empty.
     pub(super) peaks: Vec<f32>,
-    /// Of integers that are to be multiplied in full at times, what rounding has left: with `values` they are
-    /// `scale · (q + r / REST_STEPS)`, in the same order. Else empty.
+    /// The rounding errors of integers that can be multiplied [in full](Self::in_full): a weight is
+    /// `scale · (q + r / REST_STEPS)`, in the same order as `values`. Else empty.
     pub(super) rest: Values,
 }
 
-/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
+/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than
+/// 2³¹.
 const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
 
 /// A [`PackedMatrix`], and how it is multiplied.
 #[derive(Debug, Clone, Copy)]
 pub struct Factor<'a> {
     pub(super) matrix: &'a PackedMatrix,
-    /// Whether integers are multiplied as the `f32`s that they stand for, with what rounding has left, and with an `A` that is
-    /// not rounded.
+    /// Whether integers are multiplied as `f32`s, with their rounding errors added, by an `A` that
+    /// is not rounded.
     pub(super) in_full: bool,
 }
 
@@ -56,7 +59,8 @@ impl<'a> From<&'a PackedMatrix> for Factor<'a> {
 }
 
 impl<'a> Factor<'a> {
-    /// The words at `place`, and what rounding has left of them if they are multiplied with that.
+    /// The words at `place`, and their rounding errors if the matrix is multiplied in full, else
+    /// nothing.
     pub(super) fn words_in(self, place: Range<usize>) -> (&'a [u32], &'a [u32]) {
         (&self.matrix.values[place.clone()], self.rest_in(place))
     }
@@ -65,7 +69,8 @@ impl<'a> Factor<'a> {
         if self.in_full { &self.matrix.rest[place] } else { &[] }
     }
 
-    /// The format in which the tiles of `simd` multiply with it: its own, or a wider one that it is expanded to.
+    /// The format in which the tiles of `simd` multiply: its own, or a wider one that its words are
+    /// expanded to.
     #[inline(always)]
     pub(super) fn multiplied_as<S: Tile>(self, simd: S) -> Format {
         match self.format {
@@ -74,7 +79,7 @@ impl<'a> Factor<'a> {
         }
     }
 
-    /// What the rows that it is multiplied with are rounded to.
+    /// The format that rows of `A` are rounded to.
     pub(super) fn rows_as(self) -> Format {
         if self.in_full { Format::F32 } else { self.format }
     }
@@ -88,17 +93,18 @@ impl Deref for Factor<'_> {
     }
 }
 
-/// The version of what this file makes of a matrix: the order of packed values, and how they are rounded and scaled.
-/// Packed weights that were kept on disk under another version are made anew. Raise it with every such change, whichever
-/// instruction set or precision it is for; a test finds those that change what a matrix is packed into.
+/// The version of what this file makes of a matrix: the order of packed values, and how they are
+/// rounded and scaled. Packed weights that were kept on disk under another version are made anew.
+/// Raise it with every such change, whichever instruction set or precision it is for; a test
+/// detects changes of the packed words.
 pub(crate) const LAYOUT: u32 = 3;
 
-/// Where packed words are.
+/// The memory of packed words.
 #[derive(Debug, Clone)]
 pub(super) enum Values {
-    /// In memory that can be packed into again.
+    /// Memory that can be packed into again.
     Own(Lines),
-    /// Where they were made once and for all.
+    /// Packed once, read-only from then on.
     Kept(Words),
 }
 
@@ -128,13 +134,16 @@ impl PackedMatrix {
         packed
     }
 
-    /// Packs weights for the lifetime of a model, into `arena` and in parallel: of `parts` `[Nᵢ, K]` one below the other.
+    /// Packs weights for the lifetime of a model, into `arena` and in parallel: `parts` `[Nᵢ, K]`
+    /// are stacked.
     ///
-    /// `magnitudes` `[K]` are for an `A` whose columns are of very different size: before integers are
-    /// made of them, columns of `A` are divided by what those of `b` are multiplied by, so that large values move from the
-    /// one, where they cost all others their precision, to the other. See [`Spread`].
+    /// `magnitudes` `[K]` are for an `A` whose columns differ much in size: before quantising,
+    /// columns of `A` are divided and those of `b` multiplied by the same factors, so that large
+    /// values move from `A`, where they make the steps of all others coarse, to `b`. See
+    /// [`Spread`].
     ///
-    /// With `rest`, integers can be multiplied [in full](Self::in_full); they then take twice the memory.
+    /// With `rest`, integers can be multiplied [in full](Self::in_full); they then take twice the
+    /// memory.
     #[must_use]
     pub fn weights(
         isa: Isa,
@@ -172,13 +181,14 @@ impl PackedMatrix {
         packed
     }
 
-    /// Whether what rounding has left was kept.
+    /// Whether rounding errors were kept.
     #[must_use]
     pub fn has_rest(&self) -> bool {
         !self.rest.is_empty()
     }
 
-    /// The same matrix, its integers multiplied as the `f32`s that they stand for if what rounding has left was kept; else as ever.
+    /// The same matrix, to be multiplied as `f32`s with 8 more bits if [rounding errors were
+    /// kept](Self::has_rest), else as usual.
     #[must_use]
     pub fn in_full(&self) -> Factor<'_> {
         Factor { matrix: self, in_full: self.has_rest() }
@@ -193,7 +203,7 @@ impl PackedMatrix {
         Self { isa, format, n: 0, k: 0, values, scales, sums, spread, peaks, rest }
     }
 
-    /// Packs `b` `[N, K]` on this thread, into the memory that is there.
+    /// Packs `b` `[N, K]` on this thread, into the memory that the matrix already has.
     pub fn repack<E: Element>(&mut self, b: ArrayView2<E>) {
         let b = rows_contiguous(b);
         let layout = self.resize(b.dim());
@@ -207,7 +217,8 @@ impl PackedMatrix {
     /// As [`repack`](Self::repack), of a `b` that is given as its transpose, `[K, N]`.
     pub fn repack_transposed<E: Element>(&mut self, b: ArrayView2<E>) {
         if self.format == Format::Int8 || (E::FORMAT != Format::F32 && E::FORMAT != self.format) {
-            // Scales of integers are those of columns of what is given: not worth a path of its own. Nor are wider numbers.
+            // The scales of integers would be those of columns of `b`: not worth a path of its own.
+            // Nor are wider numbers.
             return self.repack(b.t());
         }
         let b = rows_contiguous(b);
@@ -232,8 +243,9 @@ impl PackedMatrix {
     /// How many [`parts`](Self::parts) there are.
     pub const PARTS: usize = 7;
 
-    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums, peaks, balance,
-    /// repeated columns and what rounding has left, empty where there are none.
+    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then
+    /// scales, sums, peaks, balance, repeated columns and rounding errors; empty where there are
+    /// none.
     #[must_use]
     pub fn parts(&self) -> [&[u32]; Self::PARTS] {
         let Self { values, scales, sums, peaks, spread, rest, .. } = self;
@@ -241,7 +253,8 @@ impl PackedMatrix {
         [values, bits(scales), bits(sums), bits(peaks), bits(balance), repeated, rest]
     }
 
-    /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a matrix.
+    /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a
+    /// matrix.
     #[must_use]
     pub fn from_parts(
         isa: Isa,

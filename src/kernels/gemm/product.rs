@@ -1,5 +1,5 @@
-//! One rectangle of a product on one thread, by tiles: the loops over blocks of packed `A` and panels of
-//! packed `B`. `docs/kernels.md` has the figure.
+//! One rectangle of a product on one thread, by tiles: the loops over blocks of packed `A` and
+//! panels of packed `B`. `docs/kernels.md` has the figure.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -16,16 +16,17 @@ use super::tile::{BlockA, KC, Prefetch, Tile, prefetch_all, tiles};
 use crate::kernels::memory::Lines;
 use crate::kernels::simd::{Kernel, Tier};
 
-/// Rows that go together through a group of panels where they are few, or where panels have to be expanded for them: the
-/// partial results of the group, 128 KiB for AVX-512, stay in a second-level cache.
+/// Rows that go together through a group of panels where they are few, or where panels have to be
+/// expanded for them: the partial results of the group, 128 KiB for AVX-512, stay in a second-level
+/// cache.
 const MC: usize = 256;
 
-/// Rows so few that what counts is how panels come from memory: they are then visited in pieces, each by all rows, while the
-/// next one is fetched.
+/// Rows so few that what counts is how panels come from memory: they are then visited in pieces,
+/// each by all rows, while the next one is fetched.
 const FEW_ROWS: usize = 48;
 
-/// Panels between two visits to the result at most: a row of it is then written 512 bytes at a time, and not 128 in each of as
-/// many pages as there are rows.
+/// Panels between two visits to the result at most: a row of it is then written 512 bytes at a
+/// time, and not 128 in each of as many pages as there are rows.
 const NC: usize = 4;
 
 /// A rectangle of a product: where it begins, and its elements.
@@ -65,7 +66,8 @@ thread_local! {
 impl<C: Element> Kernel for Multiply<'_, '_, C> {
     #[inline(always)]
     fn run<S: Tier>(self, simd: S) {
-        // Taken out of its place and put back: a closure would be compiled without the instructions.
+        // Taken out of its place and put back: a closure would be compiled without the
+        // instructions.
         let mut workspace = WORKSPACE.take();
         simd.product(self, &mut workspace);
         WORKSPACE.set(workspace);
@@ -152,8 +154,8 @@ impl Loops {
         let tile = b.multiplied_as(simd);
         let panel = b.words() * S::NR;
         let kc_words = KC * tile.values_per_word() / b.format.values_per_word() * S::NR;
-        // Blocks of one tile keep their accumulators in registers all along K; the panels of a group
-        // then stay in cache for all blocks.
+        // Blocks of one tile keep their accumulators in registers all along K; the panels of a
+        // group then stay in cache for all blocks.
         let (mc, kc, nc) = match S::WHOLE_K && tile == b.format && m > FEW_ROWS {
             true => (S::MR, panel, (S::NC_WORDS / panel.max(1)).clamp(1, NC)),
             false => (MC, kc_words, NC),
@@ -224,8 +226,8 @@ impl McBlock {
     }
 }
 
-/// Cuts `m` rows, packed `height` at a time, into blocks of at most `mc`, as even as possible and padded
-/// as the tiles of `S` ask for.
+/// Cuts `m` rows, packed `height` at a time, into blocks of at most `mc`, as even as possible and
+/// padded as the tiles of `S` ask for.
 #[inline(always)]
 fn mc_blocks<S: Tile>(m: usize, height: usize, mc: usize) -> impl Iterator<Item = McBlock> {
     (0..m).step_by(height.max(1)).enumerate().flat_map(move |(packed, first)| {

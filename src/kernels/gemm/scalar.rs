@@ -48,7 +48,7 @@ impl Tier for Scalar {
         let k = words * b.format.values_per_word();
         assert_eq!(rows.words.len(), m * k, "as many rows are packed as the rectangle has");
         let Workspace { expanded, accumulators } = workspace;
-        /// Columns at once, so that a piece of `B` that is expanded stays small.
+        /// Columns at once, so that the expanded part of `B` stays small.
         const COLUMNS: usize = 256;
         for start in (0..n).step_by(COLUMNS) {
             let there = COLUMNS.min(n - start);
@@ -56,12 +56,13 @@ impl Tier for Scalar {
             expanded.resize(there * k);
             let (values, rest) = b.words_in(place);
             expand(Format::F32, b.format, values, rest, 1, expanded);
-            // Rows are filled up to whole pieces of LANES.
+            // Rows are padded to a multiple of LANES.
             let width = there.next_multiple_of(LANES);
             accumulators.resize(m * width);
-            // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
-            // its strides), and `accumulators` has room for m rows of them, `width` apart; all are contiguous. Their words are the bits of
-            // `f32`s, for which `u32` has the size and the alignment.
+            // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are
+            // columns (passed transposed by its strides), and `accumulators` has room for m rows of
+            // them, `width` apart; all are contiguous. Their words are the bits of `f32`s, for
+            // which `u32` has the size and the alignment.
             unsafe {
                 matrixmultiply::sgemm(
                     m,

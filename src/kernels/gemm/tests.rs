@@ -1,4 +1,5 @@
-//! Every instruction set and precision against `f64`, and the promise that a row's bits depend on nothing but the row.
+//! Every instruction set and precision against `f64`, and the promise that a row's bits depend on
+//! nothing but the row.
 
 use half::bf16;
 use ndarray::{Array2, ArrayView1, s};
@@ -21,8 +22,9 @@ fn exact(a: &Array2<f32>, b: &Array2<f32>) -> Array2<f64> {
     reference::matmul(a.view(), b.view(), Epilogue::None)
 }
 
-/// Of a product of factors that are split into two bf16: either lacks up to 2⁻¹⁸ of itself (bf16 rounds by up to 2⁻⁹, and so
-/// does what is left), and the product of the two lower halves, as small, is left out.
+/// The relative error of a product of factors that are split into two bf16: either misses up to
+/// 2⁻¹⁸ of itself (bf16 rounds by up to 2⁻⁹, and so does the remainder), and the product of the two
+/// lower halves, as small, is omitted.
 const SPLIT: f64 = 3.0 / (1 << 18) as f64;
 
 /// The exact product of what `a` and `b` are rounded to, and how far a result may be from it.
@@ -38,8 +40,8 @@ fn expected(
         _ => x.clone(),
     };
     let (a, b) = (round(a), round(b));
-    // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k times in the worst
-    // case, √k times if the roundings are independent. Twice that is allowed.
+    // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k
+    // times in the worst case, √k times if the roundings are independent. Twice that is allowed.
     let size = exact(&a.mapv(f32::abs), &b.mapv(f32::abs));
     let mut tolerance = &size * f64::from(f32::EPSILON) * k.sqrt();
     if precision == Precision::F32 && isa.splits_f32() {
@@ -280,7 +282,7 @@ fn parts_that_name_a_column_that_is_not_there() {
     assert!(of(wrong).is_none());
 }
 
-/// What rounding has left of the weights, and rows that are not rounded.
+/// Weights with their rounding errors, and rows that are not rounded.
 #[test]
 fn integers_multiplied_in_full_are_nearly_the_weights() {
     for (m, n, k) in [(1, 40, 30), (7, 33, 70), (70, 9, 3072), (600, 70, 333)] {
@@ -329,8 +331,8 @@ fn a_product_too_deep_for_integers() {
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
         let mut got = Array2::<f32>::zeros((1, 1));
         matmul(a.view(), &b, &mut got.view_mut());
-        // In `f32` equal terms round the same way each time: by k · ε/2 of the sum in the worst case. An overflow would be
-        // off by more than the sum itself.
+        // In `f32` equal terms round the same way each time: by k · ε/2 of the sum in the worst
+        // case. An overflow would be off by more than the sum itself.
         assert!((got[[0, 0]] - 69_999.0).abs() < 292.0, "{isa}: {got}");
     }
 }
@@ -431,7 +433,7 @@ fn cuts_leave_no_empty_piece() {
     }
 }
 
-/// What is bf16 already counts as what it is, and results are rounded once.
+/// Rows of bf16 are multiplied by their values, and results are rounded once.
 #[test]
 fn rows_of_bf16_are_their_values() {
     let round = |x: &Array2<f32>| x.mapv(bf16::from_f32);
@@ -462,7 +464,7 @@ fn rows_of_bf16_are_their_values() {
                 let mut got = Array2::<f32>::zeros((m, n));
                 par_matmul(&team, a.view(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}");
-                // Rows whose values do not stand side by side.
+                // Rows whose values are not contiguous.
                 let strided = a.t().as_standard_layout().to_owned();
                 par_matmul(&team, strided.t(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}, strided");
@@ -477,8 +479,8 @@ fn rows_of_bf16_are_their_values() {
     }
 }
 
-/// What [`LAYOUT`] 3 packs: instruction set, precision, hash of the packed matrices. If the packing has to change, raise
-/// `LAYOUT` and put the new hashes here, under the new number.
+/// What [`LAYOUT`] 3 packs: instruction set, precision, hash of the packed matrices. If the packing
+/// has to change, raise `LAYOUT` and put the new hashes here, under the new number.
 const PACKED_BY_LAYOUT_3: [(&str, Precision, u64); 12] = [
     ("scalar", Precision::F32, 0x6953_b63b_0a50_d0cd),
     ("scalar", Precision::Bf16, 0x299a_2796_e00f_4f3c),
@@ -497,7 +499,8 @@ const PACKED_BY_LAYOUT_3: [(&str, Precision, u64); 12] = [
 #[test]
 fn a_change_of_what_is_packed_comes_with_a_new_layout() {
     const { assert!(LAYOUT == 3, "the hashes below are those of layout 3") };
-    // Numbers of which every machine has the same bits, and of some size for each of the three formats.
+    // Numbers of which every machine has the same bits, and of some size for each of the three
+    // formats.
     let number = |i: usize, j: usize| ((i * 37 + j * 101 + i * j) % 1021) as f32 / 64.0 - 7.0;
     let hash = |isa: Isa, precision: Precision| {
         let mut bytes = Vec::new();

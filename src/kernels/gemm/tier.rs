@@ -7,8 +7,8 @@ use super::packed::Factor;
 use super::product::{self, Multiply, Workspace};
 use super::tile::Tile;
 
-/// The matrix products of one instruction set: by tiles, for which implementing [`Tile`] is enough, or
-/// by other means.
+/// The matrix products of one instruction set: by tiles, for which implementing [`Tile`] is enough,
+/// or by other means.
 pub(crate) trait Tier: Encode {
     /// NR: columns of a panel.
     fn nr(self) -> usize;

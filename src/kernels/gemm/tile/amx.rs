@@ -1,8 +1,8 @@
 //! The AMX tiles: 16 or 32 rows × 2 tile registers of 16 columns.
 //!
-//! A tile register is 16 rows of 64 bytes. `tdpbf16ps` and `tdpbusd` take one with 16 rows of `A`, one with 16 steps of `B`
-//! and one with 16 × 16 sums, and keep the multipliers busy for 16 cycles; loading a register takes 8. With 2 × 2 sums each
-//! register that is loaded serves two products.
+//! A tile register is 16 rows of 64 bytes. `tdpbf16ps` and `tdpbusd` take one with 16 rows of `A`,
+//! one with 16 steps of `B` and one with 16 × 16 sums, and keep the multipliers busy for 16 cycles;
+//! loading a register takes 8. With 2 × 2 sums each register that is loaded serves two products.
 
 use std::arch::asm;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::kernels::x86::Amx;
 const SIDE: usize = 16;
 const NR: usize = 2 * SIDE;
 
-/// As without the tile registers.
+/// As without tile registers.
 impl Encode for Amx {
     #[inline(always)]
     fn round_rows(
@@ -69,7 +69,7 @@ impl Tile for Amx {
         Configured::new(self)
     }
 
-    /// All that matrices are kept in: `f32` by the tile of AVX-512.
+    /// All formats that matrices are kept in: `f32` by the tile of AVX-512.
     #[inline(always)]
     fn has_tile(self, format: Format) -> bool {
         format != Format::Int16
@@ -106,9 +106,10 @@ impl Tile for Amx {
         for (i, (a, c)) in tiles.enumerate() {
             let ahead = ahead.part(i, count).over(blocks);
             let (a, b, c, two) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), a.len() == 2 * SIDE);
-            // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By `check`, `a` is 16 or 32
-            // rows of KC words, `b` has at most KC steps of NR words, of which `blocks` times `block` are there, and
-            // `c` has as many rows of NR words as `a` has rows. A prefetch may be given any address.
+            // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By
+            // `check`, `a` is 16 or 32 rows of KC words, `b` has at most KC steps of NR words, of
+            // which `blocks` times `block` are there, and `c` has as many rows of NR words as `a`
+            // has rows. A prefetch may be given any address.
             unsafe {
                 match (format, two) {
                     (Format::Bf16, true) => bf16_two(a.cast(), b, c, blocks, accumulate, ahead),
@@ -132,8 +133,8 @@ impl Tile for Amx {
 
 /// While this exists, the tile registers of the thread that made it are all 16 rows of 64 bytes.
 ///
-/// It does not outlive a product, so that other users of AMX in the same thread are not disturbed and the operating system
-/// has nothing to save in between.
+/// It does not outlive a product, so that other users of AMX in the same thread are not disturbed
+/// and the operating system has nothing to save in between.
 pub(crate) struct Configured(std::marker::PhantomData<*const ()>);
 
 impl Configured {
@@ -161,7 +162,8 @@ impl Configured {
             }
             Configuration(bytes)
         };
-        // SAFETY: an `Amx` exists only where the instruction does, and it is permitted, as asserted; it reads the 64 bytes.
+        // SAFETY: an `Amx` exists only where the instruction does, and it is permitted, as
+        // asserted; it reads the 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION.0, options(nostack, readonly)) };
         Self(std::marker::PhantomData)
     }
@@ -176,11 +178,12 @@ impl Drop for Configured {
     }
 }
 
-/// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for each pair of registers.
+/// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for
+/// each pair of registers.
 ///
-/// Each takes pointers to `[rows][KC]` words of `a`, to `[16 · blocks][NR]` of `b` and to `[rows][NR]` of `c`;
-/// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7. With each block its share of what comes
-/// after `b` is fetched.
+/// Each takes pointers to `[rows][KC]` words of `a`, to `[16 · blocks][NR]` of `b` and to
+/// `[rows][NR]` of `c`; `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b`
+/// in 6 and 7. With each block its share of the words after `b` is prefetched.
 macro_rules! define_products {
     ($two:ident, $one:ident, $dot:literal) => {
         #[allow(unsafe_code, reason = "is assembly")]
@@ -192,8 +195,9 @@ macro_rules! define_products {
             accumulate: bool,
             ahead: PrefetchSteps,
         ) {
-            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · KC bytes apart, those of `b` and
-            // `c` 128; each block is 64 bytes of a row of `a` and 16 rows of `b`. No stack, no flags kept.
+            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · KC bytes
+            // apart, those of `b` and `c` 128; each block is 64 bytes of a row of `a` and 16 rows
+            // of `b`. No stack, no flags kept.
             unsafe {
                 asm!(
                     "test {accumulate:e}, {accumulate:e}",
@@ -258,7 +262,7 @@ macro_rules! define_products {
             accumulate: bool,
             ahead: PrefetchSteps,
         ) {
-            // SAFETY: as of 32 rows.
+            // SAFETY: as for 32 rows.
             unsafe {
                 asm!(
                     "test {accumulate:e}, {accumulate:e}",
@@ -306,12 +310,12 @@ macro_rules! define_products {
 }
 
 define_products!(bf16_two, bf16_one, "tdpbf16ps");
-// Unsigned bytes of `a`, signed ones of `b`: exact in 32 bits for K up to `DEEPEST_INT8`, beyond which the driver does not
-// come here.
+// Unsigned bytes of `a`, signed ones of `b`: exact in 32 bits for K up to `DEEPEST_INT8`, beyond
+// which the driver does not come here.
 define_products!(int8_two, int8_one, "tdpbusd");
 
-/// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; what is left out, lower · lower, is as small as
-/// what the pairs do not hold.
+/// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; lower · lower is
+/// omitted, which is as small as the error of the pairs.
 ///
 /// `b` is `[32 · blocks][NR]`, of each block first the upper halves, and so are the rows of `a`.
 #[allow(unsafe_code, reason = "is assembly")]
@@ -401,7 +405,7 @@ unsafe fn pairs_one(
     accumulate: bool,
     ahead: PrefetchSteps,
 ) {
-    // SAFETY: as of 32 rows.
+    // SAFETY: as for 32 rows.
     unsafe {
         asm!(
             "test {accumulate:e}, {accumulate:e}",

@@ -88,8 +88,9 @@ define_tile!(
     |sum, a, b| _mm256_fmadd_ps(a, b, sum)
 );
 
-// Each word is two 16-bit integers: `sum += a₀·b₀ + a₁·b₁`, in two instructions. There is one for 8 bits too, `vpmaddubsw`, but its
-// sums of two products saturate at 16 bits, and it needs a third to add them up: it is no faster.
+// Each word is two 16-bit integers: `sum += a₀·b₀ + a₁·b₁`, in two instructions. There is one for 8
+// bits too, `vpmaddubsw`, but its sums of two products saturate at 16 bits, and it needs a third to
+// add them up: it is no faster.
 define_tile!(
     tile_int16,
     "avx2,fma",

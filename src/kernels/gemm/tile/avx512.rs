@@ -40,7 +40,8 @@ impl Encode for Avx512 {
         values: &[f32],
         words: &mut [u32],
     ) -> usize {
-        // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has those for bf16.
+        // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has
+        // those for bf16.
         unsafe {
             match format {
                 Format::Bf16 if self.has_bf16() => avx512_encode::bf16(values, words),
@@ -68,7 +69,8 @@ impl Encode for Avx512 {
 }
 
 impl Tile for Avx512 {
-    /// 24 sums, 2 registers of `b` and one of `a`, of the 32 there are; 24 independent sums hide the latency of 2 × 4.
+    /// 24 sums, 2 registers of `b` and one of `a`, of the 32 there are; 24 independent sums hide
+    /// the latency of 2 × 4.
     const MR: usize = 12;
     const NR: usize = NR;
     /// 1 MiB, which is read from front to back for each group of panels.
@@ -108,8 +110,8 @@ impl Tile for Avx512 {
         for (i, (top, end)) in tiles(a.rows, Self::MR).enumerate() {
             let (rows, ahead) = (end - top, ahead.part(i, count));
             let c = &mut c[top * NR..end * NR];
-            // SAFETY: an `Avx512` exists only where its features were detected; those of the shorter formats were too, by
-            // `check`.
+            // SAFETY: an `Avx512` exists only where its features were detected; those of the
+            // shorter formats were too, by `check`.
             unsafe {
                 match format {
                     Format::Bf16 => {
@@ -145,8 +147,9 @@ define_tile!(
     |sum, a, b| _mm512_fmadd_ps(a, b, sum)
 );
 
-// Each word is two bf16: `sum += a₀·b₀ + a₁·b₁`. All vectors of 512 bits have one layout, which is what the transmutes rest
-// on: `__m512bh` has no intrinsic of its own to load it or to fill it with one value.
+// Each word is two bf16: `sum += a₀·b₀ + a₁·b₁`. All vectors of 512 bits have one layout, which is
+// what the transmutes rest on: `__m512bh` has no intrinsic of its own to load it or to fill it with
+// one value.
 define_tile!(
     tile_bf16,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16",
@@ -165,8 +168,8 @@ define_tile!(
     }
 );
 
-// Each word is four unsigned bytes of `a` and four signed ones of `b`: `sum += Σ aᵢ·bᵢ`, exact in 32 bits for K up to
-// `DEEPEST_INT8`, beyond which the driver does not come here.
+// Each word is four unsigned bytes of `a` and four signed ones of `b`: `sum += Σ aᵢ·bᵢ`, exact in
+// 32 bits for K up to `DEEPEST_INT8`, beyond which the driver does not come here.
 define_tile!(
     tile_int8,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni",

@@ -1,7 +1,8 @@
-//! What the tiles of vector instructions have in common: the loops of a micro-kernel.
+//! The loops of a micro-kernel of vector instructions.
 
-/// Defines a tile by what its sums begin as, how they are loaded and stored, how a word of `a` fills a register, how words of
-/// `b` are loaded, and the instruction. `NR`, `WIDTH` and `LANES` are those of the place where it is used.
+/// Defines a tile by the initial value of its accumulators, how they are loaded and stored, how a
+/// word of `a` is broadcast, how words of `b` are loaded, and the multiply-add. `NR`, `WIDTH` and
+/// `LANES` are those of the module that uses it.
 macro_rules! define_tile {
     ($name:ident, $features:literal, $zero:expr, $load:expr, $store:expr, $broadcast:expr, $load_b:expr, $fma:expr) => {
         #[target_feature(enable = $features)]
@@ -15,13 +16,15 @@ macro_rules! define_tile {
             ahead: Prefetch,
         ) {
             let (c, _) = c.as_chunks_mut::<NR>();
-            // That there are M rows is known when this is compiled: the sums then never leave the registers.
+            // That there are M rows is known when this is compiled: the sums then never leave the
+            // registers.
             let c: &mut [_; M] = c.try_into().expect("as many rows of `c` as of `a`");
             let mut sums = [[$zero; WIDTH]; M];
             if accumulate {
                 for (sums, c) in sums.iter_mut().zip(c.iter()) {
                     for (w, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `c` has WIDTH · LANES words, of which these are LANES from w · LANES on.
+                        // SAFETY: `c` has WIDTH · LANES words, of which these are LANES from w ·
+                        // LANES on.
                         *sum = unsafe { $load(c.as_ptr().add(w * LANES).cast()) };
                     }
                 }
@@ -29,7 +32,8 @@ macro_rules! define_tile {
             let mut ahead = ahead.over(b.len() / NR);
             for (chunk, b) in b.chunks(KC * NR).enumerate() {
                 let a: &[_; M] = a.chunk(chunk)[top..][..M].try_into().expect("M rows");
-                // The rows of the next tile: so many words of each step are as many as it has there.
+                // The rows of the next tile: so many words of each step are as many as it has
+                // there.
                 let mut rows = PrefetchSteps { at: a.as_ptr_range().end.cast(), stride: M };
                 let (b, _) = b.as_chunks::<NR>();
                 for (p, b) in b.iter().take(KC).enumerate() {

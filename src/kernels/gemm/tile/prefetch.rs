@@ -1,5 +1,5 @@
-//! Prefetching: the words that will be read next are brought into cache while others are multiplied.
-//! Elsewhere than on x86-64 the hints do nothing.
+//! Prefetching: the words that will be read next are brought into cache while others are
+//! multiplied. Elsewhere than on x86-64 the hints do nothing.
 
 #[cfg(target_arch = "x86_64")]
 mod hint {
@@ -28,8 +28,9 @@ mod hint {
     pub(super) fn second_level(_: *const u32) {}
 }
 
-/// Words that are fetched from memory while others are multiplied, since they will be read next. Else the processor would wait
-/// for memory at the first tile of each piece of a panel, and memory for the processor at the others.
+/// Words that are fetched from memory while others are multiplied, since they will be read next.
+/// Else the processor would wait for memory at the first tile of each piece of a panel, and memory
+/// for the processor at the others.
 #[derive(Clone, Copy)]
 pub(crate) struct Prefetch {
     from: *const u32,
@@ -66,7 +67,7 @@ pub(in super::super) fn prefetch_all<C>(values: &[C]) {
     }
 }
 
-/// What is fetched step by step.
+/// A prefetch in steps.
 #[derive(Clone, Copy)]
 pub(super) struct PrefetchSteps {
     pub(super) at: *const u32,
@@ -80,14 +81,14 @@ impl PrefetchSteps {
         self.stride.div_ceil(LINE).max(1)
     }
 
-    /// What is due at the next step, two lines at most.
+    /// Prefetches the share of the next step, two lines at most.
     #[inline(always)]
     pub(super) fn fetch(&mut self) {
         hint::second_level(self.at.wrapping_add(LINE));
         self.fetch_line();
     }
 
-    /// What is due at the next step, a line at most.
+    /// Prefetches the share of the next step, a line at most.
     #[inline(always)]
     pub(super) fn fetch_line(&mut self) {
         hint::second_level(self.at);
