@@ -2,7 +2,7 @@
 //!
 //! [`isa::Isa`] says which instruction set; every kernel takes one. The row kernels ([`softmax()`],
 //! [`layer_norm()`], [`activation`]) are loops over a fixed number of lanes, written once and
-//! compiled for each instruction set ([`simd`]). Matrix products ([`gemm`]) differ more, so there
+//! compiled for each instruction set (`simd.rs`). Matrix products ([`gemm`]) differ more, so there
 //! each instruction set has a *tile* of its own.
 //!
 //! Every sum runs in an order that depends on its length alone, never on where a row stands, how
