@@ -1,6 +1,9 @@
 //! Matrix products at the shapes of the base model: `gemm/isa/precision/M×K×N`, in operations a second. Prints at the end, for the
 //! largest of them, what share that is of what the machine can do at most: multiply-adds in registers on as many threads.
 
+#[path = "common/peak.rs"]
+mod peak;
+
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -8,9 +11,10 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mpnet::kernels::Team;
 use mpnet::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
-use mpnet::kernels::peak::{read_bandwidth, shared_multiply_add_peak};
 use mpnet::ndarray::Array2;
 use mpnet::{Isa, Precision};
+
+use peak::{read_bandwidth, shared_multiply_add_peak};
 
 /// Rows: of a batch, of one text, of a query.
 const SHAPES: [[usize; 3]; 3] = [[4096, 768, 3072], [128, 768, 3072], [13, 768, 768]];
@@ -43,7 +47,7 @@ fn main() {
         };
         println!("| {isa} | {precision} | {:.0} | {peak} | {share} |", rate / 1e9);
     }
-    println!("\nReading memory: {:.1} GB/s", read_bandwidth(Isa::best()) / 1e9);
+    println!("\nReading memory: {:.1} GB/s", read_bandwidth() / 1e9);
 }
 
 /// Operations a second, the median over the samples; `None` if it was not asked for.

@@ -7,14 +7,16 @@
 //! ```
 
 mod common;
+#[path = "common/peak.rs"]
+mod peak;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use mpnet::kernels::peak::{read_bandwidth, shared_multiply_add_peak};
 use mpnet::{Config, Isa, Precision, SentenceEncoder};
 
 use common::{Case, Model};
+use peak::{read_bandwidth, shared_multiply_add_peak};
 
 fn main() {
     let (mut precisions, mut seconds) = (Precision::ALL.to_vec(), 3.0);
@@ -80,7 +82,7 @@ impl Machine {
             let best = || shared_multiply_add_peak(Isa::best(), Precision::F32);
             peak.or_else(best).unwrap_or(f64::INFINITY)
         };
-        Self { peaks: Precision::ALL.map(peak), bandwidth: read_bandwidth(isa) }
+        Self { peaks: Precision::ALL.map(peak), bandwidth: read_bandwidth() }
     }
 
     /// The larger of each figure.

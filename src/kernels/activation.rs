@@ -1,10 +1,11 @@
 //! Activations, each over a row in place. Free of branches, so that the loops are vectorised.
 
 use super::isa::Isa;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, Tier};
 use super::softmax::exp;
 
-/// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense module's.
+/// An activation function: the feed-forward network's (`hidden_act` in `config.json`) or a Dense
+/// module's.
 ///
 /// ```
 /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -34,7 +35,8 @@ pub enum Activation {
 
 /// Replaces each `x` of `row` by `activation(x)`.
 ///
-/// [`Gelu`](Activation::Gelu) is within 10⁻⁶ of the exact value for `|x| ≤ 8`, the others as near or nearer.
+/// [`Gelu`](Activation::Gelu) is within 10⁻⁶ of the exact value for `|x| ≤ 8`, the others as near
+/// or nearer.
 pub fn apply(isa: Isa, activation: Activation, row: &mut [f32]) {
     isa.run(Apply { activation, row });
 }
@@ -44,9 +46,9 @@ struct Apply<'a> {
     row: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for Apply<'_> {
+impl Kernel for Apply<'_> {
     #[inline(always)]
-    fn run(self, simd: S) {
+    fn run<S: Tier>(self, simd: S) {
         activate(simd, self.activation, self.row);
     }
 }
@@ -88,14 +90,15 @@ fn gelu_tanh<S: Simd>(simd: S, x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(simd, SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 
-/// `erf(x / √2)`: `x` times a polynomial in `x²`, fitted on `|x| ≤ 5.3` so that `½ x erf(x / √2)` is off by 5·10⁻⁸ at most;
-/// beyond, `erf` is ±1 to that accuracy. The polynomial is written in `2 x² / 5.3² − 1`, from −1 to 1, in which its coefficients
-/// are small. There is no division in it, for which the widest registers take 16 cycles.
+/// `erf(x / √2)`: `x` times a polynomial in `x²`, fitted on `|x| ≤ 5.3` so that `½ x erf(x / √2)`
+/// is off by 5·10⁻⁸ at most; beyond, `erf` is ±1 to that accuracy. The polynomial is written in `2
+/// x² / 5.3² − 1`, from −1 to 1, in which its coefficients are small. There is no division in it,
+/// for which the widest registers take 16 cycles.
 #[inline(always)]
 fn erf_of_root_half<S: Simd>(simd: S, x: f32) -> f32 {
     const END: f32 = 5.3;
     const FIRST: f32 = 4.594_322e-4;
-    // Of the lower powers.
+    // From the highest remaining power down.
     const COEFFICIENTS: [f32; 14] = [
         -1.436_116_9e-3,
         1.777_096_1e-3,
@@ -126,8 +129,8 @@ fn logistic<S: Simd>(simd: S, x: f32) -> f32 {
     if x < 0.0 { e * positive } else { positive }
 }
 
-/// `tanh(x) = (1 − e) / (1 + e)` with `e = exp(−2|x|)`, and the sign of `x`. For small `x` the difference would cancel:
-/// there its own series, `x − x³/3 + 2x⁵/15 − 17x⁷/315`.
+/// `tanh(x) = (1 − e) / (1 + e)` with `e = exp(−2|x|)`, and the sign of `x`. For small `x` the
+/// difference would cancel: there its own series, `x − x³/3 + 2x⁵/15 − 17x⁷/315`.
 #[inline(always)]
 fn tanh<S: Simd>(simd: S, x: f32) -> f32 {
     let e = exp(simd, -2.0 * x.abs());
@@ -139,8 +142,8 @@ fn tanh<S: Simd>(simd: S, x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assert_close;
     use super::*;
+    use crate::kernels::{assert_close, reference};
 
     /// −30 … 30, dense near 0, and the ends of the number line.
     fn points() -> Vec<f32> {
@@ -149,30 +152,28 @@ mod tests {
         grid.chain(far).chain([1e-30, -1e-30, 0.0]).collect()
     }
 
-    fn check(activation: Activation, exact: fn(f64) -> f64, tolerance: f64) {
-        let points = points();
-        let want: Vec<f64> = points.iter().map(|&x| exact(f64::from(x))).collect();
-        for &isa in Isa::available() {
-            let mut got = points.clone();
-            apply(isa, activation, &mut got);
-            assert_close(&got, &want, tolerance);
-        }
-    }
-
     #[test]
     fn every_isa_agrees_with_f64() {
-        use std::f64::consts::{FRAC_1_SQRT_2, PI};
-        check(Activation::Identity, |x| x, 0.0);
-        // Rounding alone is worth half a unit in the last place of the result: 9.5e-7 at 30.
-        check(Activation::Gelu, |x| 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)), 1e-6);
-        let gelu_tanh =
-            |x: f64| 0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
-        check(Activation::GeluTanh, gelu_tanh, 1.3e-6);
-        check(Activation::Relu, |x| x.max(0.0), 0.0);
-        check(Activation::Silu, |x| x / (1.0 + (-x).exp()), 2e-6);
-        check(Activation::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()), 2e-7);
-        check(Activation::LeakyRelu, |x| if x > 0.0 { x } else { 0.01 * x }, 5e-8);
-        check(Activation::Tanh, f64::tanh, 3e-7);
+        let points = points();
+        for (activation, tolerance) in [
+            (Activation::Identity, 0.0),
+            // Rounding alone is worth half a unit in the last place of the result: 9.5e-7 at 30.
+            (Activation::Gelu, 1e-6),
+            (Activation::GeluTanh, 1.3e-6),
+            (Activation::Relu, 0.0),
+            (Activation::Silu, 2e-6),
+            (Activation::Sigmoid, 2e-7),
+            (Activation::LeakyRelu, 5e-8),
+            (Activation::Tanh, 3e-7),
+        ] {
+            let exact = |&x: &f32| reference::activation(activation, f64::from(x));
+            let want: Vec<f64> = points.iter().map(exact).collect();
+            for &isa in Isa::available() {
+                let mut got = points.clone();
+                apply(isa, activation, &mut got);
+                assert_close(&got, &want, tolerance);
+            }
+        }
     }
 
     #[test]

@@ -1,17 +1,15 @@
-//! The permission to use AMX, and the configuration of a thread's tile registers.
+//! The permission to use AMX.
 //!
-//! Linux gives the tile registers to a process that asks for them, for good: from then on it refuses alternate signal stacks
-//! that are too small for their contents. So detection asks nothing (`cpuid.rs`); loading a model for AMX does
-//! ([`permission`]).
+//! Linux gives the tile registers to a process that asks for them, for good: from then on it
+//! refuses alternate signal stacks that are too small for their contents. So detection asks nothing
+//! (`cpuid.rs`); loading a model for AMX does ([`permission`]).
 //!
-//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; for the permission, the Linux
-//! kernel's `Documentation/arch/x86/xstate.rst`.
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; for
+//! the permission, the Linux kernel's `Documentation/arch/x86/xstate.rst`.
 
 use std::arch::asm;
 use std::io;
 use std::sync::OnceLock;
-
-use super::simd::Amx;
 
 /// Asks for the permission to use the tile registers, once for the life of the process.
 ///
@@ -42,15 +40,19 @@ impl Permission {
     }
 }
 
-/// A refusal for tests elsewhere.
-#[cfg(test)]
-pub(super) fn permission_refused_with(error: i32) -> Refusal {
-    Refusal(error)
-}
-
 /// The operating system's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Refusal(i32);
+pub(super) struct Refusal(pub(super) i32);
+
+impl Refusal {
+    /// What was refused, and what to do.
+    pub(super) fn explained(self) -> String {
+        format!(
+            "the machine has `amx`, but the operating system does not let this process use it \
+             (arch_prctl, ARCH_REQ_XCOMP_PERM: {self}); `avx512` needs no permission"
+        )
+    }
+}
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,8 +68,8 @@ fn request() -> Result<(), Refusal> {
     const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
     const TILE_DATA: usize = 18;
     let result: isize;
-    // SAFETY: this call takes two numbers and touches no memory of the process; the instruction itself overwrites RCX and
-    // R11. A kernel that does not know it returns an error.
+    // SAFETY: this call takes two numbers and touches no memory of the process; the instruction
+    // itself overwrites RCX and R11. A kernel that does not know it returns an error.
     unsafe {
         asm!(
             "syscall",
@@ -89,52 +91,6 @@ fn request() -> Result<(), Refusal> {
 #[cfg(not(target_os = "linux"))]
 fn request() -> Result<(), Refusal> {
     Err(Refusal(0))
-}
-
-/// While this exists, the tile registers of the thread that made it are all 16 rows of 64 bytes.
-///
-/// It does not outlive a product, so that other users of AMX in the same thread are not disturbed and the operating system
-/// has nothing to save in between.
-pub(super) struct Configured(std::marker::PhantomData<*const ()>);
-
-impl Configured {
-    /// Asks for permission if nobody has yet.
-    ///
-    /// # Panics
-    ///
-    /// If the operating system refused it.
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "is one instruction: see the block")]
-    pub(super) fn new(_proof: Amx) -> Self {
-        // A model is refused when it is loaded; this is for matrices that were packed without one.
-        assert!(permission().is_ok(), "the operating system refused the tile registers of AMX");
-        /// Palette 1; bytes a row from byte 16, two for each register; rows from byte 48.
-        #[repr(align(64))]
-        struct Configuration([u8; 64]);
-        static CONFIGURATION: Configuration = {
-            let mut bytes = [0; 64];
-            bytes[0] = 1;
-            let mut register = 0;
-            while register < 8 {
-                bytes[16 + 2 * register] = 64;
-                bytes[48 + register] = 16;
-                register += 1;
-            }
-            Configuration(bytes)
-        };
-        // SAFETY: an `Amx` exists only where the instruction does, and it is permitted, as asserted; it reads the 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION.0, options(nostack, readonly)) };
-        Self(std::marker::PhantomData)
-    }
-}
-
-impl Drop for Configured {
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "is one instruction: see the block")]
-    fn drop(&mut self) {
-        // SAFETY: as in `new`; nothing reads the registers from here on.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
-    }
 }
 
 #[cfg(test)]

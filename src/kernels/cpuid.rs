@@ -4,8 +4,9 @@
 
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
-/// Whether the processor has AMX with bf16 and 8-bit products and the shape of tile registers that the kernels are written
-/// for, and the operating system saves them. Only Linux is known to give them to a process. Nothing is asked of it.
+/// Whether the processor has AMX with bf16 and 8-bit products and the shape of tile registers that
+/// the kernels are written for, and the operating system saves them. Only Linux is known to give
+/// them to a process. Nothing is asked of it.
 pub(super) fn has_amx() -> bool {
     cfg!(target_os = "linux") && has_instructions() && is_enabled()
 }
@@ -36,7 +37,8 @@ fn is_enabled() -> bool {
     const TILE_CONFIGURATION_AND_DATA: u64 = 0b11 << 17;
     #[target_feature(enable = "xsave")]
     fn xcr0() -> u64 {
-        // SAFETY: `_xgetbv` asks for the feature, which is enabled here; register 0 is always there.
+        // SAFETY: `_xgetbv` asks for the feature, which is enabled here; register 0 is always
+        // there.
         unsafe { _xgetbv(0) }
     }
     // SAFETY: every x86-64 processor has CPUID; XGETBV is there where OSXSAVE is set.

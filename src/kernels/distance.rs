@@ -2,9 +2,9 @@
 
 use super::isa::Isa;
 use super::lanes::{LANES, Lanes, filled_up, fold, zip};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
-/// What is added up over the components.
+/// The distance measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distance {
     /// `√Σ (aᵢ − bᵢ)²`
@@ -13,7 +13,8 @@ pub enum Distance {
     Manhattan,
 }
 
-/// `out[r] = −distance(query, row r)` for the rows of the length of `query` that follow each other in `rows`.
+/// `out[r] = −distance(query, row r)` for the rows of the length of `query` that follow each other
+/// in `rows`.
 ///
 /// # Panics
 ///
@@ -36,9 +37,9 @@ struct Distances<'a> {
     out: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for Distances<'_> {
+impl Kernel for Distances<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { distance, query, rows, out } = self;
         let d = query.len();
         for (r, out) in out.iter_mut().enumerate() {
@@ -70,25 +71,24 @@ fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::assert_close;
+    use crate::kernels::{assert_close, reference};
 
     #[test]
     fn every_isa_agrees_with_f64() {
         for d in [0, 1, 15, 16, 17, 768] {
             let query: Vec<f32> = (0..d).map(|i| (i as f32 * 0.3).cos()).collect();
             let rows: Vec<f32> = (0..2 * d).map(|i| (i as f32 * 0.7).sin()).collect();
-            let pairs = |r: usize| {
-                query.iter().zip(&rows[r * d..]).map(|(&a, &b)| f64::from(a) - f64::from(b))
+            let want = |distance| {
+                [0, 1].map(|r| -reference::distance(distance, &query, &rows[r * d..(r + 1) * d]))
             };
-            let euclidean = |r| -pairs(r).map(|x| x * x).sum::<f64>().sqrt();
-            let manhattan = |r| -pairs(r).map(f64::abs).sum::<f64>();
             for &isa in Isa::available() {
                 let mut out = [0.0; 2];
-                // 52 roundings of partial sums that are at most the sum: 52 · ε/2 of it, 39 and 1000.
+                // 52 roundings of partial sums that are at most the sum: 52 · ε/2 of it, 39 and
+                // 1000.
                 negative_distances(isa, Distance::Euclidean, &query, &rows, &mut out);
-                assert_close(&out, &[euclidean(0), euclidean(1)], 1.3e-4);
+                assert_close(&out, &want(Distance::Euclidean), 1.3e-4);
                 negative_distances(isa, Distance::Manhattan, &query, &rows, &mut out);
-                assert_close(&out, &[manhattan(0), manhattan(1)], 3.2e-3);
+                assert_close(&out, &want(Distance::Manhattan), 3.2e-3);
             }
         }
     }

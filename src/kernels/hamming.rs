@@ -1,16 +1,17 @@
 //! How many bits differ: one row of bits against many.
 
 use super::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Amx, Avx2, Avx512};
-use super::simd::{Kernel, Scalar};
+use super::lanes::WORD_LANES;
+use super::simd::{Kernel, Tier};
 
-/// Rows that are compared at once: a whole AVX-512 register of words.
-pub const ROWS: usize = 8;
+/// Rows that are compared at once.
+pub const ROWS: usize = WORD_LANES;
 
-/// `out[r] = −(bits in which row r differs from query)`, a whole number of at most 2²⁴ and so exact.
+/// `out[r] = −(bits in which row r differs from query)`, a whole number of at most 2²⁴ and so
+/// exact.
 ///
-/// `query`: `[W]` words; `rows`: groups of [`ROWS`] rows, each group `[W][ROWS]`; `out`: `[groups · ROWS]`.
+/// `query`: `[W]` words; `rows`: groups of [`ROWS`] rows, each group `[W][ROWS]`; `out`: `[groups ·
+/// ROWS]`.
 ///
 /// # Panics
 ///
@@ -32,71 +33,17 @@ struct Hamming<'a> {
     out: &'a mut [f32],
 }
 
-impl Hamming<'_> {
+impl Kernel for Hamming<'_> {
     #[inline(always)]
-    fn count(self) {
-        let (groups, _) = self.out.as_chunks_mut::<ROWS>();
-        if self.query.is_empty() {
-            groups.as_flattened_mut().fill(0.0);
-            return;
-        }
-        for (group, out) in self.rows.chunks_exact(self.query.len() * ROWS).zip(groups) {
-            let mut counts = [0_u64; ROWS];
-            for (words, &query) in group.as_chunks::<ROWS>().0.iter().zip(self.query) {
-                for (count, &word) in counts.iter_mut().zip(words) {
-                    *count += u64::from((word ^ query).count_ones());
-                }
-            }
-            for (out, &count) in out.iter_mut().zip(&counts) {
-                *out = -(count as i32 as f32);
-            }
-        }
-    }
-}
-
-impl Kernel<Scalar> for Hamming<'_> {
-    fn run(self, _: Scalar) {
-        self.count();
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Kernel<Avx2> for Hamming<'_> {
-    #[inline(always)]
-    fn run(self, _: Avx2) {
-        self.count();
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Kernel<Avx512> for Hamming<'_> {
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "calls a function that needs the instruction: see the block")]
-    fn run(self, simd: Avx512) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq")]
-        fn with_popcount(hamming: Hamming) {
-            hamming.count();
-        }
-        if simd.has_vpopcntdq() {
-            // SAFETY: an `Avx512` exists only where its features were detected; this one was just now asked for.
-            unsafe { with_popcount(self) }
-        } else {
-            self.count();
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Kernel<Amx> for Hamming<'_> {
-    #[inline(always)]
-    fn run(self, simd: Amx) {
-        Kernel::<Avx512>::run(self, simd.avx512());
+    fn run<S: Tier>(self, simd: S) {
+        simd.negative_differing_bits(self.query, self.rows, self.out);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::reference;
 
     #[test]
     fn every_isa_counts_the_bits() {
@@ -109,7 +56,7 @@ mod tests {
                 negative_hamming(isa, &query, &rows, &mut out);
                 for (r, &got) in out.iter().enumerate() {
                     let word = |i: usize| rows[(r / ROWS * w + i) * ROWS + r % ROWS];
-                    let want: u32 = (0..w).map(|i| (word(i) ^ query[i]).count_ones()).sum();
+                    let want = reference::hamming((0..w).map(word), &query);
                     assert_eq!(got, -(want as f32), "{isa}, {w} words, row {r}");
                 }
             }

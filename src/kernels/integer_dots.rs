@@ -1,7 +1,7 @@
 //! Dot products of short integers: one row against many.
 
 use super::isa::Isa;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
 /// The largest absolute value of bytes, signed or not.
 const LARGEST: u16 = u8::MAX as u16;
@@ -11,8 +11,8 @@ pub const WIDEST: usize = i32::MAX as usize / (LARGEST as usize * LARGEST as usi
 
 /// `Σ aᵢ · bᵢ` of each of `rows`, `[out.len()][query.len()]`, with `query`: `out[r]`, exact.
 ///
-/// The values are those of bytes, from −255 to 255. They are not checked in a release build, where a sum of larger ones
-/// may wrap around.
+/// The values are those of bytes, from −255 to 255. They are not checked in a release build, where
+/// a sum of larger ones may wrap around.
 ///
 /// # Panics
 ///
@@ -34,15 +34,16 @@ struct IntegerDots<'a> {
     out: &'a mut [i32],
 }
 
-impl<S: Simd> Kernel<S> for IntegerDots<'_> {
+impl Kernel for IntegerDots<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         if self.query.is_empty() {
             self.out.fill(0);
             return;
         }
         for (row, out) in self.rows.chunks_exact(self.query.len()).zip(self.out) {
-            // Wrapping: lengths and values keep the sums in range, and a check for each would cost the vector instructions.
+            // Wrapping: lengths and values keep the sums in range, and a check for each would cost
+            // the vector instructions.
             *out = row
                 .iter()
                 .zip(self.query)
@@ -54,6 +55,7 @@ impl<S: Simd> Kernel<S> for IntegerDots<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::reference;
 
     #[test]
     fn the_widest_rows_of_the_largest_values_are_exact_and_wider_ones_are_refused() {
@@ -62,8 +64,7 @@ mod tests {
             for &isa in Isa::available() {
                 let mut out = [0];
                 integer_dots(isa, &query, &row, &mut out);
-                let want = WIDEST as i64 * i64::from(query[0]) * i64::from(value);
-                assert_eq!(i64::from(out[0]), want, "{isa}");
+                assert_eq!(i64::from(out[0]), reference::integer_dot(&query, &row), "{isa}");
             }
         }
         let wider = vec![0; WIDEST + 1];
@@ -81,9 +82,7 @@ mod tests {
                 let mut out = [1; 3];
                 integer_dots(isa, &query, &rows, &mut out);
                 for (r, &got) in out.iter().enumerate() {
-                    let row = &rows[r * d..(r + 1) * d];
-                    let want: i64 =
-                        row.iter().zip(&query).map(|(&a, &b)| i64::from(a) * i64::from(b)).sum();
+                    let want = reference::integer_dot(&rows[r * d..(r + 1) * d], &query);
                     assert_eq!(i64::from(got), want, "{isa}, {d}");
                 }
             }

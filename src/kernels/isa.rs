@@ -4,12 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use super::simd::{EveryIsa, Scalar};
+#[cfg(test)]
+use super::gemm::Portable;
+use super::gemm::{Factor, Format, RowSizes, Tier};
+use super::simd::{Kernel, Scalar, Simd};
 #[cfg(target_arch = "x86_64")]
-use super::{
-    amx,
-    simd::{Amx, Avx2, Avx512, Kernel},
-};
+use super::x86::{Amx, Avx2, Avx512};
 use crate::error::{Error, Result};
 
 /// An instruction set that the kernels can run on: one that this machine has.
@@ -21,22 +21,60 @@ use crate::error::{Error, Result};
 /// assert!(Isa::available().contains(&scalar));
 /// # Ok::<(), mpnet::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Isa {
-    /// `scalar`: plain Rust over the `matrixmultiply` crate, on every machine. (That crate has vector kernels of its own,
-    /// which it chooses when it runs.)
+///
+/// - `scalar`: plain Rust over the `matrixmultiply` crate, on every machine. (That crate has vector
+///   kernels of its own, which it chooses at run time.)
+/// - `avx2`: AVX2 and FMA.
+/// - `avx512`: AVX-512 F, BW, DQ and VL.
+/// - `amx`: AVX-512, and AMX for matrix products of bf16 and 8-bit integers. A product of `f32` is
+///   split into three of bf16, which keeps 16 bits of each factor; `avx512` multiplies `f32`
+///   itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Isa(Set);
+
+/// The instruction sets of this architecture, the fastest last.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Set {
     Scalar(Scalar),
-    /// `avx2`: AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
-    /// `avx512`: AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
-    /// `amx`: AVX-512, and AMX for matrix products of bf16 and 8-bit integers. Products of `f32` are taken apart into three of
-    /// bf16, which keeps 16 bits of each factor; `avx512` has them whole.
     #[cfg(target_arch = "x86_64")]
     Amx(Amx),
+    #[cfg(test)]
+    Portable(Portable),
+}
+
+/// Evaluates an expression with the value that the instruction set holds.
+macro_rules! dispatch {
+    ($isa:expr, $simd:ident => $result:expr) => {
+        match $isa.0 {
+            Set::Scalar($simd) => $result,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2($simd) => $result,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512($simd) => $result,
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx($simd) => $result,
+            #[cfg(test)]
+            Set::Portable($simd) => $result,
+        }
+    };
+}
+
+/// Runs a kernel inside a function that enables the features that come with a type.
+#[cfg(target_arch = "x86_64")]
+macro_rules! run_with {
+    ($features:literal, $type:ty, $kernel:expr, $simd:expr) => {{
+        #[target_feature(enable = $features)]
+        fn run<K: Kernel>(kernel: K, simd: $type) {
+            kernel.run(simd)
+        }
+        // SAFETY: a value of the type exists only where these features were detected
+        // (`Simd::detect`).
+        unsafe { run($kernel, $simd) }
+    }};
 }
 
 /// The environment variable that forces an instruction set.
@@ -45,8 +83,9 @@ pub const VARIABLE: &str = "MPNET_ISA";
 impl Isa {
     /// Every instruction set that this build has and this machine can run, the fastest last.
     ///
-    /// AMX is among them where the processor and the operating system have it. The permission that a process needs to use it
-    /// is asked for when something is loaded for it; if that is refused, AMX is not available from then on.
+    /// AMX is among them where the processor and the operating system have it. The permission that
+    /// a process needs to use it is asked for when something is loaded for it; if that is refused,
+    /// AMX is not available from then on.
     ///
     /// ```
     /// for isa in mpnet::Isa::available() {
@@ -57,21 +96,18 @@ impl Isa {
     pub fn available() -> &'static [Self] {
         static AVAILABLE: OnceLock<Vec<Isa>> = OnceLock::new();
         let all = AVAILABLE.get_or_init(|| {
-            #[allow(unused_mut, reason = "nothing is added on other architectures")]
-            let mut available = vec![Self::Scalar(Scalar)];
-            #[cfg(target_arch = "x86_64")]
-            {
-                available.extend(Avx2::detect().map(Self::Avx2));
-                available.extend(Avx512::detect().map(Self::Avx512));
-                available.extend(Amx::detect().map(Self::Amx));
-            }
-            available
+            let detected = [
+                Some(Set::Scalar(Scalar)),
+                #[cfg(target_arch = "x86_64")]
+                Avx2::detect().map(Set::Avx2),
+                #[cfg(target_arch = "x86_64")]
+                Avx512::detect().map(Set::Avx512),
+                #[cfg(target_arch = "x86_64")]
+                Amx::detect().map(Set::Amx),
+            ];
+            detected.into_iter().flatten().map(Self).collect()
         });
-        #[cfg(target_arch = "x86_64")]
-        if amx::is_refused() {
-            return without_amx(all);
-        }
-        all
+        usable(all, |isa| dispatch!(isa, simd => simd.is_refused()))
     }
 
     /// The fastest of [`available`](Self::available).
@@ -81,10 +117,11 @@ impl Isa {
     /// ```
     #[must_use]
     pub fn best() -> Self {
-        Self::available().last().copied().unwrap_or(Self::Scalar(Scalar))
+        Self::available().last().copied().unwrap_or(Self(Set::Scalar(Scalar)))
     }
 
-    /// The instruction set that `MPNET_ISA` forces, or the fastest available one if the variable is not set.
+    /// The instruction set that `MPNET_ISA` forces, or the fastest available one if the variable is
+    /// not set.
     ///
     /// ```
     /// println!("{} is used", mpnet::Isa::detect()?);
@@ -93,17 +130,19 @@ impl Isa {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if the variable names an instruction set that does not exist or is not available.
+    /// [`Error::Option`] if the variable names an instruction set that does not exist or is not
+    /// available.
     pub fn detect() -> Result<Self> {
         forced().map(|forced| forced.unwrap_or_else(Self::best))
     }
 
-    /// The instruction set to load a model for: the one `asked` for, else that of `MPNET_ISA`, else the fastest that the
-    /// operating system permits.
+    /// The instruction set to load a model for: the one `asked` for, else that of `MPNET_ISA`, else
+    /// the fastest that the operating system permits.
     ///
     /// # Errors
     ///
-    /// As [`detect`](Self::detect); [`Error::Option`] if the operating system refuses the one that was asked for.
+    /// As [`detect`](Self::detect); [`Error::Option`] if the operating system refuses the one that
+    /// was asked for.
     pub(crate) fn choose(asked: Option<Self>) -> Result<Self> {
         let asked = asked.map_or_else(forced, |isa| Ok(Some(isa)))?;
         choose(asked, Self::best, Self::permitted)
@@ -115,31 +154,51 @@ impl Isa {
     ///
     /// [`Error::Option`] if it does not.
     pub(crate) fn permitted(self) -> Result<Self> {
-        #[cfg(target_arch = "x86_64")]
-        if let Self::Amx(_) = self
-            && let Err(refusal) = amx::permission()
-        {
-            return Err(refused(refusal));
+        match dispatch!(self, simd => simd.permitted()) {
+            Ok(()) => Ok(self),
+            Err(problem) => Err(Error::Option { option: "isa", problem }),
         }
-        Ok(self)
     }
 
-    /// As [`detect`](Self::detect), looked up once, for functions that cannot fail: a wrong `MPNET_ISA`, which loading a
-    /// model reports, counts as none.
+    /// As [`detect`](Self::detect), looked up once, for functions that cannot fail: a wrong
+    /// `MPNET_ISA`, which loading a model reports, counts as none.
     pub(crate) fn current() -> Self {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
         *CURRENT.get_or_init(|| Self::detect().unwrap_or_else(|_| Self::best()))
     }
 
-    /// As [`current`](Self::current), but one that multiplies whole `f32`s: for arrays of the caller's, on which no precision was
-    /// asked for. With pairs of bf16 the cosine of a row with itself can miss 1 by 10⁻⁵, and that of two rows depends on which of
-    /// them comes first.
+    /// As [`current`](Self::current), but the fastest that multiplies `f32` itself: for arrays of
+    /// the caller, for which no precision was asked. With pairs of bf16 the cosine of a row with
+    /// itself can miss 1 by 10⁻⁵, and that of two rows depends on their order.
     pub(crate) fn exact() -> Self {
-        match Self::current() {
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(simd) => Self::Avx512(simd.avx512()),
-            isa => isa,
-        }
+        let current = Self::current();
+        let whole = || Self::available().iter().rfind(|isa| !isa.splits_f32()).copied();
+        if current.splits_f32() { whole().unwrap_or(current) } else { current }
+    }
+
+    /// NR: columns of a panel. A product is cut at multiples of it.
+    pub(super) fn nr(self) -> usize {
+        dispatch!(self, simd => simd.nr())
+    }
+
+    /// The number of words of a row along `K` is a multiple of this.
+    pub(super) fn k_step(self) -> usize {
+        dispatch!(self, simd => simd.k_step())
+    }
+
+    /// How rows are packed that are to be multiplied with `b`; `None` where any number is as good.
+    pub(super) fn row_sizes(self, b: Factor) -> Option<RowSizes> {
+        dispatch!(self, simd => simd.row_sizes(b))
+    }
+
+    /// Whether a matrix of `f32` is kept as pairs of bf16.
+    pub(super) fn splits_f32(self) -> bool {
+        dispatch!(self, simd => simd.multiplies(Format::Bf16Pairs))
+    }
+
+    /// Whether products of bf16 are faster than those of `f32`.
+    pub(crate) fn multiplies_bf16(self) -> bool {
+        dispatch!(self, simd => simd.multiplies(Format::Bf16))
     }
 
     /// Its name, as `MPNET_ISA` and `--isa` take it.
@@ -149,51 +208,43 @@ impl Isa {
     /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Scalar(_) => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => "amx",
+        fn name<S: Simd>(_: S) -> &'static str {
+            S::NAME
         }
+        dispatch!(self, simd => name(simd))
     }
 
     /// Runs `kernel` compiled for this instruction set.
     #[inline]
-    #[allow(unsafe_code, reason = "calls functions that need the instructions: see the blocks")]
-    pub(crate) fn run<K: EveryIsa>(self, kernel: K) {
-        match self {
-            Self::Scalar(simd) => kernel.run(simd),
+    #[allow(unsafe_code, reason = "calls functions that need the instructions: see `run_with`")]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) {
+        match self.0 {
+            Set::Scalar(simd) => kernel.run(simd),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(simd) => {
-                #[target_feature(enable = "avx2,fma")]
-                fn with_avx2<K: Kernel<Avx2>>(kernel: K, simd: Avx2) {
-                    kernel.run(simd)
-                }
-                // SAFETY: an `Avx2` exists only where both features were detected (`Avx2::detect`).
-                unsafe { with_avx2(kernel, simd) }
+            Set::Avx2(simd) => run_with!("avx2,fma", Avx2, kernel, simd),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(simd) => {
+                run_with!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", Avx512, kernel, simd)
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn with_avx512<K: Kernel<Avx512>>(kernel: K, simd: Avx512) {
-                    kernel.run(simd)
-                }
-                // SAFETY: an `Avx512` exists only where all of these were detected (`Avx512::detect`).
-                unsafe { with_avx512(kernel, simd) }
+            Set::Amx(simd) => {
+                run_with!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", Amx, kernel, simd)
             }
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(simd) => {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn with_amx<K: Kernel<Amx>>(kernel: K, simd: Amx) {
-                    kernel.run(simd)
-                }
-                // SAFETY: an `Amx` exists only where there is an `Avx512`.
-                unsafe { with_amx(kernel, simd) }
-            }
+            #[cfg(test)]
+            Set::Portable(simd) => kernel.run(simd),
         }
+    }
+
+    /// A tier of plain Rust with tiles, for tests of what all tiers with tiles share.
+    #[cfg(test)]
+    pub(super) fn portable() -> Self {
+        Self(Set::Portable(Portable))
+    }
+
+    /// AMX where the machine can pack for it, with or without tile registers.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(super) fn amx_to_pack() -> Option<Self> {
+        Amx::to_pack().map(|simd| Self(Set::Amx(simd)))
     }
 }
 
@@ -202,6 +253,12 @@ impl FromStr for Isa {
 
     fn from_str(name: &str) -> Result<Self> {
         parse(name, "isa")
+    }
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Isa({})", self.name())
     }
 }
 
@@ -219,7 +276,8 @@ fn forced() -> Result<Option<Isa>> {
     }
 }
 
-/// [`Isa::choose`], of an operating system that answers as `permitted` does. After a refusal `best` is another one.
+/// [`Isa::choose`], of an operating system that answers as `permitted` does. After a refusal `best`
+/// is another one.
 fn choose(
     asked: Option<Isa>,
     best: impl Fn() -> Isa,
@@ -234,21 +292,12 @@ fn choose(
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn without_amx(available: &[Isa]) -> &[Isa] {
-    match available {
-        [rest @ .., Isa::Amx(_)] => rest,
+/// All but the last if that was refused.
+fn usable(all: &[Isa], refused: impl Fn(Isa) -> bool) -> &[Isa] {
+    match all {
+        [rest @ .., last] if refused(*last) => rest,
         all => all,
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn refused(refusal: amx::Refusal) -> Error {
-    let problem = format!(
-        "the machine has `amx`, but the operating system does not let this process use it \
-         (arch_prctl, ARCH_REQ_XCOMP_PERM: {refusal}); `avx512` needs no permission"
-    );
-    Error::Option { option: "isa", problem }
 }
 
 fn parse(name: &str, option: &'static str) -> Result<Isa> {
@@ -265,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrays_of_the_caller_s_are_multiplied_whole() {
+    fn exact_does_not_split_f32() {
         assert!(!Isa::exact().splits_f32());
     }
 
@@ -275,24 +324,24 @@ mod tests {
     fn a_refused_amx_is_an_error_if_it_was_asked_for_and_passed_over_if_not() {
         use std::cell::RefCell;
 
-        let Some(simd) = Amx::to_pack() else {
+        let Some(amx) = Isa::amx_to_pack() else {
             println!("not run: no AVX-512 with bf16 and VNNI, which AMX comes with");
             return;
         };
-        let (amx, avx512) = (Isa::Amx(simd), Isa::Avx512(simd.avx512()));
-        let all = [Isa::Scalar(Scalar), avx512, amx];
+        let avx512 = Isa(Set::Avx512(Avx512::detect().unwrap()));
+        let all = [Isa(Set::Scalar(Scalar)), avx512, amx];
         let asked_for = RefCell::new(Vec::new());
         let permitted = |isa: Isa| {
             asked_for.borrow_mut().push(isa);
-            match isa {
-                Isa::Amx(_) => Err(refused(amx::permission_refused_with(28))),
-                other => Ok(other),
+            match isa == amx {
+                true => {
+                    let problem = crate::kernels::amx::Refusal(28).explained();
+                    Err(Error::Option { option: "isa", problem })
+                }
+                false => Ok(isa),
             }
         };
-        let available = || match asked_for.borrow().contains(&amx) {
-            true => without_amx(&all),
-            false => &all[..],
-        };
+        let available = || usable(&all, |isa| asked_for.borrow().contains(&isa) && isa == amx);
         let best = || *available().last().unwrap();
 
         assert_eq!(choose(Some(avx512), best, permitted).unwrap(), avx512);

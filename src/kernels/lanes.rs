@@ -1,8 +1,9 @@
 //! Rows, [`LANES`] values at a time: how the row kernels see them.
 //!
-//! Values are taken out of memory before anything is written, and the last ones are filled up to as many as all others: then
-//! the compiler makes a register of them. Of loops that read one slice while they write another it often makes single values,
-//! since the two might overlap; of sums that a shorter loop goes on with, memory.
+//! Values are copied out of memory before anything is written, and the last ones are padded to a
+//! full chunk: then the compiler keeps them in a register. It often does not vectorise a loop that
+//! reads one slice while it writes another, since the two might overlap; and it spills sums that a
+//! second, shorter loop continues.
 
 /// Lanes of the row kernels: a whole AVX-512 register, and a multiple of every narrower one.
 pub(super) const LANES: usize = 16;
@@ -39,7 +40,7 @@ pub(super) fn fold(mut lanes: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// Shows `see` the values of `row`, the last ones filled up with `fill`.
+/// Shows `see` the values of `row`, the last ones padded with `fill`.
 #[inline(always)]
 pub(super) fn for_each(row: &[f32], fill: f32, mut see: impl FnMut(Lanes)) {
     let (chunks, tail) = row.as_chunks();
@@ -51,7 +52,7 @@ pub(super) fn for_each(row: &[f32], fill: f32, mut see: impl FnMut(Lanes)) {
     }
 }
 
-/// Replaces the values of `row` by what `f` makes of them, the last ones filled up with `fill`.
+/// Replaces the values of `row` by `f` of them, the last ones padded with `fill`.
 #[inline(always)]
 pub(super) fn update(row: &mut [f32], fill: f32, mut f: impl FnMut(Lanes) -> Lanes) {
     let (chunks, tail) = row.as_chunks_mut();
@@ -63,7 +64,7 @@ pub(super) fn update(row: &mut [f32], fill: f32, mut f: impl FnMut(Lanes) -> Lan
     }
 }
 
-/// Replaces the values of `row` by what `f` makes of them and of those of `other`, both filled up.
+/// Replaces the values of `row` by `f` of them and the values of `other`, both padded.
 #[inline(always)]
 pub(super) fn update_with(
     row: &mut [f32],
@@ -81,7 +82,8 @@ pub(super) fn update_with(
     }
 }
 
-/// `Σ f(x)` over `row`, in [`LANES`] partial sums that are added pairwise at the end; `f(zero)` is 0.
+/// `Σ f(x)` over `row`, in [`LANES`] partial sums that are added pairwise at the end; `f(zero)` is
+/// 0.
 #[inline(always)]
 pub(super) fn sum(row: &[f32], zero: f32, f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0; LANES];
@@ -89,10 +91,35 @@ pub(super) fn sum(row: &[f32], zero: f32, f: impl Fn(f32) -> f32) -> f32 {
     fold(sums, |a, b| a + b)
 }
 
-/// `values`, LANES at most, and then as many times `fill` as are missing.
+/// `values`, LANES at most, padded with `fill`.
 #[inline(always)]
 pub(super) fn filled_up(values: &[f32], fill: f32) -> Lanes {
     let mut lanes = [fill; LANES];
     lanes[..values.len()].copy_from_slice(values);
     lanes
+}
+
+/// Lanes of 64-bit words: a whole AVX-512 register.
+pub(super) const WORD_LANES: usize = 8;
+
+/// `out[r] = −(bits in which row r differs from query)`; `rows`: groups of [`WORD_LANES`] rows,
+/// each group `[query.len()][WORD_LANES]`.
+#[inline(always)]
+pub(super) fn negative_differing_bits(query: &[u64], rows: &[u64], out: &mut [f32]) {
+    let (groups, _) = out.as_chunks_mut::<WORD_LANES>();
+    if query.is_empty() {
+        groups.as_flattened_mut().fill(0.0);
+        return;
+    }
+    for (group, out) in rows.chunks_exact(query.len() * WORD_LANES).zip(groups) {
+        let mut counts = [0_u64; WORD_LANES];
+        for (words, &query) in group.as_chunks::<WORD_LANES>().0.iter().zip(query) {
+            for (count, &word) in counts.iter_mut().zip(words) {
+                *count += u64::from((word ^ query).count_ones());
+            }
+        }
+        for (out, &count) in out.iter_mut().zip(&counts) {
+            *out = -(count as i32 as f32);
+        }
+    }
 }

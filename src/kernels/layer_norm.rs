@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::lanes::{LANES, fold, sum, update_with, zip};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Tier};
 
 /// Normalises `row` in place to zero mean and unit variance, then scales and shifts it:
 ///
@@ -10,8 +10,8 @@ use super::simd::{Kernel, Simd};
 /// row[i] ← (row[i] − mean) / √(variance + eps) · gain[i] + bias[i]
 /// ```
 ///
-/// `row`, `gain`, `bias`: `[D]`. The variance is the biased one (divided by `D`); `eps` is added inside the root. Two
-/// passes, so that a large mean does not cancel the variance.
+/// `row`, `gain`, `bias`: `[D]`. The variance is the biased one (divided by `D`); `eps` is added
+/// inside the root. Two passes, so that a large mean does not cancel the variance.
 ///
 /// Source: Ba et al. 2016, eq. 4, <https://arxiv.org/abs/1607.06450>.
 ///
@@ -23,7 +23,7 @@ pub fn layer_norm(isa: Isa, row: &mut [f32], gain: &[f32], bias: &[f32], eps: f3
     isa.run(LayerNorm { row, residual: &[], gain, bias, eps });
 }
 
-/// As [`layer_norm`], of `row + residual`.
+/// [`layer_norm`] of `row + residual`, in place of `row`.
 ///
 /// # Panics
 ///
@@ -53,16 +53,16 @@ fn check(row: &[f32], gain: &[f32], bias: &[f32]) {
 
 struct LayerNorm<'a> {
     row: &'a mut [f32],
-    /// What is added first; empty for nothing.
+    /// Added first; empty for nothing.
     residual: &'a [f32],
     gain: &'a [f32],
     bias: &'a [f32],
     eps: f32,
 }
 
-impl<S: Simd> Kernel<S> for LayerNorm<'_> {
+impl Kernel for LayerNorm<'_> {
     #[inline(always)]
-    fn run(self, simd: S) {
+    fn run<S: Tier>(self, simd: S) {
         let Self { row, residual, gain, bias, eps } = self;
         let scale = 1.0 / row.len() as f32;
         let total = if residual.is_empty() {
@@ -87,33 +87,23 @@ impl<S: Simd> Kernel<S> for LayerNorm<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assert_close;
     use super::*;
-
-    /// The normalised `x + residual` in `f64`; the sum is rounded to `f32` first, as the kernel keeps it.
-    fn expected(x: &[f32], residual: &[f32], gain: &[f32], bias: &[f32], eps: f32) -> Vec<f64> {
-        let d = x.len() as f64;
-        let x: Vec<f64> = x.iter().zip(residual).map(|(x, r)| f64::from(x + r)).collect();
-        let mean = x.iter().sum::<f64>() / d;
-        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / d;
-        let root = (variance + f64::from(eps)).sqrt();
-        let affine = gain.iter().zip(bias).map(|(&gain, &bias)| (f64::from(gain), f64::from(bias)));
-        x.iter().zip(affine).map(|(x, (gain, bias))| (x - mean) / root * gain + bias).collect()
-    }
+    use crate::kernels::{assert_close, reference};
 
     #[test]
     fn every_isa_agrees_with_f64_for_every_width_around_the_lanes() {
-        for d in [1, 2, 15, 16, 17, 31, 32, 33, 768, 769] {
+        for d in [0, 1, 2, 15, 16, 17, 31, 32, 33, 768, 769] {
             let row: Vec<f32> = (0..d).map(|i| 5.0 + (i as f32 * 0.37).sin()).collect();
             let residual: Vec<f32> = (0..d).map(|i| (i as f32 * 0.91).cos() - 2.0).collect();
             let gain: Vec<f32> = (0..d).map(|i| 1.0 + 0.1 * (i as f32).cos()).collect();
             let bias: Vec<f32> = (0..d).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
             let eps = 1e-5;
-            let plain = expected(&row, &vec![0.0; d], &gain, &bias, eps);
-            let added = expected(&row, &residual, &gain, &bias, eps);
+            let plain = reference::layer_norm(&row, &gain, &bias, eps);
+            let added = reference::add_layer_norm(&row, &residual, &gain, &bias, eps);
             for &isa in Isa::available() {
-                // The mean is near 5, or near 3 with the residual, and the spread near 1: rounding the mean to f32
-                // (2.4e-7) and the differences is all that is lost, a few times over.
+                // The mean is near 5, or near 3 with the residual, and the spread near 1: rounding
+                // the mean to f32 (2.4e-7) and the differences is all that is lost, a few times
+                // over.
                 let mut got = row.clone();
                 layer_norm(isa, &mut got, &gain, &bias, eps);
                 assert_close(&got, &plain, 3e-6);

@@ -1,4 +1,5 @@
-//! [`Words`] that are made once and then only read, packed weights above all: in an [`Arena`], or in a mapped file.
+//! [`Words`] that are made once and then only read, packed weights above all: in an [`Arena`], or
+//! in a mapped file.
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use memmap2::{Mmap, MmapMut};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Words of 32 bits that nobody changes any more. A clone is the same words.
+/// An immutable, reference-counted slice of `u32`. Cloning is cheap and shares memory.
 #[derive(Debug, Clone)]
 pub struct Words(Place);
 
@@ -38,8 +39,9 @@ impl Deref for Words {
     #[allow(unsafe_code, reason = "the memory of an arena is shared: see the block")]
     fn deref(&self) -> &[u32] {
         match &self.0 {
-            // SAFETY: the range was handed out by `Arena::words`, which checked that it lies within the chunk, gave it to nobody
-            // else, and made this value after its last write to it. `chunk` keeps the memory mapped for as long as `self` lives.
+            // SAFETY: the range was handed out by `Arena::words`, which checked that it lies within
+            // the chunk, gave it to nobody else, and made this value after its last write to it.
+            // `chunk` keeps the memory mapped for as long as `self` lives.
             Place::Arena { chunk, words } => unsafe {
                 std::slice::from_raw_parts(chunk.base.add(words.start), words.len())
             },
@@ -51,8 +53,9 @@ impl Deref for Words {
     }
 }
 
-/// Memory for a whole model, a chunk at a time, in pages that are as large as the system has them: 2 MiB instead of 4 KiB
-/// make loading faster, which would spend half its time on page faults, and reading too.
+/// Memory for the weights of a model, allocated in chunks of large pages where the system has them.
+/// Pages of 2 MiB instead of 4 KiB make reading faster, and loading, which would spend half its
+/// time on page faults.
 #[derive(Debug, Default)]
 pub struct Arena {
     open: Mutex<Option<(Arc<Chunk>, usize)>>,
@@ -75,8 +78,9 @@ struct Chunk {
     _memory: MmapMut,
 }
 
-// SAFETY: `base` points into memory that the chunk owns and never moves. No two threads write to the same words, and
-// none writes to those that another reads: see `Arena::words` and `Words::deref`.
+// SAFETY: `base` points into memory that the chunk owns and never moves. No two threads write to
+// the same words, and none writes to those that another reads: see `Arena::words` and
+// `Words::deref`.
 #[allow(unsafe_code, reason = "holds a pointer: see above")]
 unsafe impl Send for Chunk {}
 // SAFETY: as for `Send`.
@@ -104,14 +108,15 @@ impl Arena {
         };
         let words = start..start + len;
         assert!(words.end <= chunk.len, "reserved within the chunk");
-        // SAFETY: the words are within the chunk, which is mapped, zeroed by the system and aligned to a page. `reserve` hands
-        // out no word twice, and nobody else knows of these before this function returns: the reference is the only one.
+        // SAFETY: the words are within the chunk, which is mapped, zeroed by the system and aligned
+        // to a page. `reserve` hands out no word twice, and nobody else knows of these before this
+        // function returns: the reference is the only one.
         #[allow(unsafe_code, reason = "writes to shared memory: see above")]
         fill(unsafe { std::slice::from_raw_parts_mut(chunk.base.add(start), len) });
         Words(Place::Arena { chunk, words })
     }
 
-    /// Room for `len` words that nobody else gets: a chunk, and where in it they begin.
+    /// Reserves `len` words: a chunk, and where in it they begin.
     fn reserve(&self, len: usize) -> Option<(Arc<Chunk>, usize)> {
         if len < FEW {
             return None;
@@ -127,8 +132,8 @@ impl Arena {
     }
 }
 
-/// Words on the heap that begin with a cache line, for memory that is used again and again: a register of 64 bytes is then
-/// loaded from one line and not from two.
+/// Words on the heap that begin with a cache line, for memory that is used again and again: a
+/// register of 64 bytes is then loaded from one line and not from two.
 #[derive(Debug, Default)]
 pub struct Lines {
     words: Vec<u32>,
@@ -137,10 +142,10 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Makes them `len` words, and returns them, with whatever in them.
+    /// Makes the length `len`, and returns the words. Their values are unspecified.
     pub fn resize(&mut self, len: usize) -> &mut [u32] {
         if self.words.len() < len + LINE {
-            // What is there need not be kept, so it is not copied.
+            // The old values need not be kept, so they are not copied.
             self.words = vec![0; len + LINE];
             self.start = self.words.as_ptr().align_offset(LINE * size_of::<u32>()).min(LINE);
         }
@@ -163,7 +168,7 @@ impl DerefMut for Lines {
     }
 }
 
-/// Of the same words, elsewhere.
+/// A copy of the words.
 impl Clone for Lines {
     fn clone(&self) -> Self {
         let mut lines = Self::default();

@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 
 /// The promise on the numbers, not the instruction that computes them.
 ///
-/// Whatever the precision, attention scores, softmax, LayerNorm, activations, residuals and pooling are computed in `f32`. What
-/// then goes from one product into another and nowhere else is kept as bf16 in the two shorter ones, where the machine multiplies
-/// bf16 faster.
+/// Whatever the precision, attention scores, softmax, LayerNorm, activations, residuals and pooling
+/// are computed in `f32`. What then goes from one product into another and nowhere else is kept as
+/// bf16 in the two shorter ones, where the machine multiplies bf16 faster.
 ///
 /// ```
 /// use mpnet::Precision;
@@ -23,13 +23,15 @@ pub enum Precision {
     /// `f32`: each component of a normalised embedding is within 10⁻⁵ of the `float64` reference.
     #[default]
     F32,
-    /// `bf16`: the weights of the linear layers and what they multiply are rounded to bf16, sums are `f32`. Half the memory.
-    /// Cosine to the reference at least 0.9995, but for texts of one token again and again.
+    /// `bf16`: the weights and inputs of linear layers are rounded to bf16, sums are `f32`. Half
+    /// the memory. Cosine to the reference at least 0.9995, but for texts of one token again and
+    /// again.
     Bf16,
-    /// `int8`: the weights of the linear layers are rounded to 8 bits with a scale for each output, what they multiply to 8
-    /// bits with a range for each token; sums are exact. A quarter of the memory. Cosine to the reference at least 0.985: for
-    /// texts that repeat a few tokens again and again, on which rounding does most harm, a
-    /// [`SentenceEncoder`](crate::SentenceEncoder) keeps 8 bits more of most layers, a sixth of the memory of `f32`.
+    /// `int8`: the weights of linear layers are rounded to 8 bits with a scale for each output,
+    /// their inputs to 8 bits with a range for each token; sums are exact. A quarter of the memory.
+    /// Cosine to the reference at least 0.985: for texts that repeat a few tokens again and again,
+    /// on which rounding does most harm, a [`SentenceEncoder`](crate::SentenceEncoder) keeps 8 bits
+    /// more of most layers, a sixth of the memory of `f32`.
     Int8,
 }
 

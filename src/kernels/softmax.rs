@@ -2,7 +2,7 @@
 
 use super::isa::Isa;
 use super::lanes::{LANES, fold, map, update, update_with, zip};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, Tier};
 
 /// Replaces the scores in `row` by `softmax(scale · row + bias)`:
 ///
@@ -10,7 +10,8 @@ use super::simd::{Kernel, Simd};
 /// row[j] ← exp(x[j] − m) / Σ exp(x[j] − m),    x = scale · row + bias,    m = max x[j]
 /// ```
 ///
-/// `row`, `bias`: `[T]`, finite. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores.
+/// `row`, `bias`: `[T]`. Within 4·10⁻⁷ of the exact probabilities for the same `f32` scores. A
+/// score of −∞ has the probability 0; NaN, +∞, or a row of nothing but −∞ makes the whole row NaN.
 ///
 /// # Panics
 ///
@@ -26,9 +27,9 @@ struct Softmax<'a> {
     bias: &'a [f32],
 }
 
-impl<S: Simd> Kernel<S> for Softmax<'_> {
+impl Kernel for Softmax<'_> {
     #[inline(always)]
-    fn run(self, simd: S) {
+    fn run<S: Tier>(self, simd: S) {
         let Self { row, scale, bias } = self;
         const LEAST: f32 = f32::NEG_INFINITY;
         let mut max = [LEAST; LANES];
@@ -53,19 +54,22 @@ impl<S: Simd> Kernel<S> for Softmax<'_> {
     }
 }
 
-/// Of two numbers: one instruction, unlike `f32::max`, which minds what is not a number.
+/// The larger of two numbers: one instruction, unlike `f32::max`, which handles NaN.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// `eˣ` for `x ≤ 0`, within 1.5 units in the last place of the exact value down to `x = −87`; 0 below that.
+/// `eˣ` for `x ≤ 0`, within 1.5 units in the last place of the exact value down to `x = −87`; 0
+/// below that.
 ///
-/// `eˣ = 2ⁿ · eʳ` with `n = round(x / ln 2)` and `|r| ≤ ½ ln 2`, where `eʳ` is its Taylor polynomial of degree 7
-/// (the next term is below 6·10⁻⁹). Free of branches, so that a loop over it is vectorised.
+/// `eˣ = 2ⁿ · eʳ` with `n = round(x / ln 2)` and `|r| ≤ ½ ln 2`, where `eʳ` is its Taylor
+/// polynomial of degree 7 (the next term is below 6·10⁻⁹). Free of branches, so that a loop over it
+/// is vectorised.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
-    /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, which then is in the low bits of the sum.
+    /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, which then is in the low
+    /// bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: the first has so few bits that n times it is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
@@ -73,7 +77,7 @@ pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
     /// Below this the result is not a normal number.
     const SMALLEST: f32 = -87.0;
 
-    // As `larger`; what is not a number stays.
+    // As in `larger`; NaN stays NaN.
     let clamped = if x < SMALLEST { SMALLEST } else { x };
     let shifted = simd.mul_add(clamped, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -93,15 +97,15 @@ pub(super) fn exp<S: Simd>(simd: S, x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assert_close;
     use super::*;
+    use crate::kernels::{assert_close, assert_same_class, reference};
 
     /// `exp` as a kernel, over a row.
     struct Exp<'a>(&'a mut [f32]);
 
-    impl<S: Simd> Kernel<S> for Exp<'_> {
+    impl Kernel for Exp<'_> {
         #[inline(always)]
-        fn run(self, simd: S) {
+        fn run<S: Tier>(self, simd: S) {
             for x in self.0 {
                 *x = exp(simd, *x);
             }
@@ -133,11 +137,7 @@ mod tests {
         for t in [1, 2, 15, 16, 17, 31, 32, 33, 384, 512] {
             let scores: Vec<f32> = (0..t).map(|j| 36.0 * (j as f32 * 0.7).sin()).collect();
             let bias: Vec<f32> = (0..t).map(|j| 3.0 * (j as f32 * 1.3).cos()).collect();
-            let sums: Vec<f64> =
-                scores.iter().zip(&bias).map(|(s, b)| f64::from(0.25 * s + b)).collect();
-            let max = sums.iter().copied().fold(f64::MIN, f64::max);
-            let total: f64 = sums.iter().map(|s| (s - max).exp()).sum();
-            let want: Vec<f64> = sums.iter().map(|s| (s - max).exp() / total).collect();
+            let want = reference::softmax(&scores, 0.25, &bias);
             for &isa in Isa::available() {
                 let mut row = scores.clone();
                 softmax(isa, &mut row, 0.25, &bias);
@@ -152,6 +152,35 @@ mod tests {
             let mut row = [0.0, -1e30, f32::MIN];
             softmax(isa, &mut row, 1.0, &[0.0; 3]);
             assert_eq!(row, [1.0, 0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn nan_and_infinite_scores_come_out_as_in_the_reference() {
+        const INF: f32 = f32::INFINITY;
+        for t in [1, 2, 15, 16, 17, 33] {
+            let finite: Vec<f32> = (0..t).map(|j| (j as f32 * 0.7).sin()).collect();
+            for (x, at) in [f32::NAN, INF, -INF].into_iter().flat_map(|x| [(x, 0), (x, t - 1)]) {
+                let mut special = finite.clone();
+                special[at] = x;
+                let lowest = vec![-INF; t];
+                for (row, bias) in [
+                    (&special, &finite),
+                    (&finite, &special),
+                    (&special, &lowest),
+                    (&lowest, &finite),
+                ] {
+                    let want = reference::softmax(row, 0.5, bias);
+                    for &isa in Isa::available() {
+                        let mut got = row.clone();
+                        softmax(isa, &mut got, 0.5, bias);
+                        assert_same_class(&got, &want, format_args!("{isa}, {x} at {at} of {t}"));
+                        if want.iter().all(|x| x.is_finite()) {
+                            assert_close(&got, &want, 4e-7);
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -10,30 +10,35 @@ use std::time::{Duration, Instant};
 
 /// The calling thread and helpers from the caller's rayon pool, for the length of one call.
 ///
-/// A forward pass of a single query is some sixty products of about 100 µs each. Sharing them as so many rayon operations
-/// puts the other threads to sleep and wakes them up as often, which takes as long as the work. A helper of a team waits
-/// awake for the next piece of work instead.
+/// A forward pass of a single query is some sixty products of about 100 µs each. Sharing them as so
+/// many rayon operations puts the other threads to sleep and wakes them up as often, which takes as
+/// long as the work. A helper of a team waits awake for the next piece of work instead.
 ///
 /// # What holds up whom
 ///
-/// - A team never depends on its helpers. Every piece of work is taken by whoever comes first, and the caller takes what
-///   nobody else takes. The caller waits for a helper only while that helper finishes a piece that it has begun. It never
-///   waits in rayon, so it never runs jobs of other calls.
-/// - A helper is a guest on its thread. It leaves after 200 µs without work (`PATIENCE`). After 1 ms (`STAY`) it returns
-///   to rayon between two pieces of work, even if there is more to do. If the thread was waiting for something that has
-///   come, the thread goes on. If the pool has other jobs, those run first. Then the helper comes back. A team
-///   therefore holds a thread for `STAY` and one piece of work at most. Helpers of several teams take turns.
-/// - The caller summons helpers anew at each piece of work that finds some missing. A team has at most as many helpers,
-///   queued or at work, as the pool has other threads.
-/// - A helper that starts on the caller's own thread leaves at once. That happens when user code waits in rayon there,
-///   between two pieces of work. A helper that starts after the end of the call leaves at once too.
-/// - Work that is given to a team does not share itself out again: inside it, [`Team::gather`] gives a team of one. The
-///   compiler keeps it from using the team that it was given to, which is not [`Sync`].
+/// - A team never depends on its helpers. Every piece of work is taken by whoever comes first, and
+///   the caller takes what nobody else takes. The caller waits for a helper only while that helper
+///   finishes a piece that it has begun. It never waits in rayon, so it never runs jobs of other
+///   calls.
+/// - A helper is a guest on its thread. It leaves after 200 µs without work (`PATIENCE`). After 1
+///   ms (`STAY`) it returns to rayon between two pieces of work, even if there is more to do. If
+///   the thread was waiting for something that has come, the thread goes on. If the pool has other
+///   jobs, those run first. Then the helper comes back. A team therefore holds a thread for `STAY`
+///   and one piece of work at most. Helpers of several teams take turns.
+/// - The caller summons helpers anew at each piece of work that finds some missing. A team has at
+///   most as many helpers, queued or at work, as the pool has other threads.
+/// - A helper that starts on the caller's own thread leaves at once. That happens when user code
+///   waits in rayon there, between two pieces of work. A helper that starts after the end of the
+///   call leaves at once too.
+/// - Work that is given to a team does not share itself out again: inside it, [`Team::gather`]
+///   gives a team of one. The compiler keeps it from using the team that it was given to, which is
+///   not [`Sync`].
 #[derive(Debug)]
 pub struct Team {
     shared: Option<Arc<Shared>>,
     threads: usize,
-    /// Whether a [`Shared::run`] is running: there is one at a time. Not an atomic: a team belongs to one thread.
+    /// Whether a [`Shared::run`] is running: there is one at a time. Not an atomic: a team belongs
+    /// to one thread.
     busy: Cell<bool>,
 }
 
@@ -44,8 +49,8 @@ impl Team {
         Self { shared: None, threads: 1, busy: Cell::new(false) }
     }
 
-    /// A team of as many threads as the current rayon pool has, or of one within work for another team. Its helpers come when
-    /// there is work for them, and leave when it is dropped.
+    /// A team of as many threads as the current rayon pool has, or of one within work for another
+    /// team. Its helpers come when there is work for them, and leave when it is dropped.
     #[must_use]
     pub fn gather() -> Self {
         let threads = rayon::current_num_threads();
@@ -63,8 +68,8 @@ impl Team {
 
     /// Runs `work` on each item, each on one of the threads; returns when all are done.
     ///
-    /// Each thread begins with a run of items of its own, one after another, so that what follows an item in memory is what
-    /// it will need next, and then takes what others have left.
+    /// Each thread begins with a run of items of its own, one after another, so that what follows
+    /// an item in memory is what it will need next, and then takes what others have left.
     ///
     /// # Panics
     ///
@@ -73,12 +78,14 @@ impl Team {
         self.for_each_with(items, work, || ());
     }
 
-    /// As [`for_each`](Self::for_each), and calls `between` on the calling thread after each item that this thread
-    /// has worked on. No lock is held then and no piece of work is half done on this thread: `between` may do anything.
+    /// As [`for_each`](Self::for_each), and calls `between` on the calling thread after each item
+    /// that this thread has worked on. No lock is held then and no piece of work is half done on
+    /// this thread: `between` may do anything.
     ///
     /// # Panics
     ///
-    /// If `work` or `between` panics, with the payload of the first panic; the remaining items may be left out.
+    /// If `work` or `between` panics, with the payload of the first panic; the remaining items may
+    /// be left out.
     pub fn for_each_with<T: Send>(
         &self,
         items: Vec<T>,
@@ -97,7 +104,8 @@ impl Team {
                 };
                 shared.run(items.len(), &work, between);
             }
-            // `between` may want to share something out while it interrupts this team: it does so alone.
+            // `between` may want to share something out while it interrupts this team: it does so
+            // alone.
             _ => items.into_iter().for_each(|item| {
                 work(item);
                 between();
@@ -114,14 +122,17 @@ impl Drop for Team {
     }
 }
 
-/// How long a helper waits without work before it leaves. Longer than the serial parts between two products of a long
-/// text, and than the operating system needs to bring back a thread that it has put aside.
+/// How long a helper waits without work before it leaves. Longer than the serial parts between two
+/// products of a long text, and than the operating system needs to bring back a thread that it has
+/// put aside.
 const PATIENCE: Duration = Duration::from_micros(200);
 
-/// How long a helper stays before it lets its thread look for other work. Going and coming back takes it about 1 µs.
+/// How long a helper stays before it lets its thread look for other work. Going and coming back
+/// takes it about 1 µs.
 const STAY: Duration = Duration::from_millis(1);
 
-/// Turns of waiting in which the processor only pauses, some tens of µs, before each further one lets others run.
+/// Turns of waiting in which the processor only pauses, some tens of µs, before each further one
+/// lets others run.
 const SPINS: usize = 1 << 10;
 
 thread_local! {
@@ -163,8 +174,9 @@ struct Padded<T>(T);
 struct Shared {
     /// [`OPEN`] while there is work that helpers may join, plus the number of those that have.
     gate: Padded<AtomicUsize>,
-    /// The work, and how many items it has; `None` between two runs. Only the caller writes it, and only while the gate
-    /// is closed and no helper is inside; helpers read it only while they are inside.
+    /// The work, and how many items it has; `None` between two runs. Only the caller writes it, and
+    /// only while the gate is closed and no helper is inside; helpers read it only while they are
+    /// inside.
     work: UnsafeCell<Option<(Work, usize)>>,
     /// Of each member's run how many items are taken.
     taken: Box<[Padded<AtomicUsize>]>,
@@ -179,7 +191,8 @@ struct Shared {
 /// The gate's highest bit.
 const OPEN: usize = !(usize::MAX >> 1);
 
-// SAFETY: `work` is all that is not `Sync` by itself. The gate orders every access to it: see there.
+// SAFETY: `work` is all that is not `Sync` by itself. The gate orders every access to it: see
+// there.
 #[allow(unsafe_code, reason = "one field is shared by a protocol of its own: see above")]
 unsafe impl Sync for Shared {}
 
@@ -227,7 +240,8 @@ impl Shared {
         }
     }
 
-    /// The caller's side: opens the gate, works, closes it, and waits until the helpers inside are through.
+    /// The caller's side: opens the gate, works, closes it, and waits until the helpers inside are
+    /// through.
     #[allow(unsafe_code, reason = "lends a closure to other threads: see the blocks")]
     fn run(
         self: &Arc<Self>,
@@ -235,11 +249,12 @@ impl Shared {
         work: &(dyn Fn(usize) + Sync),
         mut between: impl FnMut(),
     ) {
-        // SAFETY: what is made up is only the lifetime. No helper has `work` in hand when this function returns, or unwinds:
-        // before either it closes the gate and waits for those inside, and a helper reads it only after it was let in.
+        // SAFETY: what is made up is only the lifetime. No helper has `work` in hand when this
+        // function returns, or unwinds: before either it closes the gate and waits for those
+        // inside, and a helper reads it only after it was let in.
         let work: Work = unsafe { std::mem::transmute(work) };
-        // SAFETY: the gate is closed and nobody inside: so it was made, and so the last run left it. There is one run at a
-        // time, by `Team::busy`.
+        // SAFETY: the gate is closed and nobody inside: so it was made, and so the last run left
+        // it. There is one run at a time, by `Team::busy`.
         unsafe { *self.work.get() = Some((work, items)) };
         self.taken.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
         self.gate.0.store(OPEN, Ordering::Release);
@@ -300,16 +315,18 @@ impl Shared {
         self.helpers.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What a helper, already counted, does as a job of the pool. If it `stayed` before, another job has precedence.
+    /// What a helper, already counted, does as a job of the pool. If it `stayed` before, another
+    /// job has precedence.
     ///
-    /// rayon runs this job after it has looked whether what the thread waits for has come. The other job is the one that
-    /// rayon would have run in place of this one, and rayon looks again after it: it holds up the thread no more than it
-    /// would have without the helper.
+    /// rayon runs this job after it has looked whether what the thread waits for has come. The
+    /// other job is the one that rayon would have run in place of this one, and rayon looks again
+    /// after it: it holds up the thread no more than it would have without the helper.
     fn come(self: Arc<Self>, member: usize, stayed: bool) {
         let nested = LOOKING.get();
         let mut other = None;
         if stayed && !nested {
-            // Not counted meanwhile: the other job may be a long one, or a helper of this same team.
+            // Not counted meanwhile: the other job may be a long one, or a helper of this same
+            // team.
             self.leave();
             other = run_another_job();
             if self.join(self.taken.len() - 1).is_none() {
@@ -321,8 +338,9 @@ impl Shared {
         }
         MET_HELPER.set(nested);
         let comes_back = other.is_some() || matches!(self.help(member), Stop::Stayed);
-        // A helper that was found by one that was looking neither looks too, or the stack would grow with the number of
-        // calls, nor comes back without looking, or it would keep the thread from what lies below it in the queue.
+        // A helper that was found by one that was looking neither looks too, or the stack would
+        // grow with the number of calls, nor comes back without looking, or it would keep the
+        // thread from what lies below it in the queue.
         if comes_back && !nested {
             // It makes way for all other jobs, but takes turns with helpers of other teams.
             let stayed = other != Some(Other::Helper);
@@ -353,8 +371,9 @@ impl Shared {
             if enter.is_err() {
                 continue;
             }
-            // SAFETY: the gate was open and this helper is now counted, so the caller neither writes nor returns before it
-            // is let out below; the exchange has acquired what the caller wrote before it opened the gate.
+            // SAFETY: the gate was open and this helper is now counted, so the caller neither
+            // writes nor returns before it is let out below; the exchange has acquired what the
+            // caller wrote before it opened the gate.
             let work = unsafe { *self.work.get() };
             let mut stayed = false;
             let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -368,8 +387,9 @@ impl Shared {
                 self.give_up(payload);
             }
             if !stayed {
-                // All items are taken: nothing is left to do behind this gate, and a second visit would find nothing. Closing
-                // it keeps this helper from coming back before the caller does so.
+                // All items are taken: nothing is left to do behind this gate, and a second visit
+                // would find nothing. Closing it keeps this helper from coming back before the
+                // caller does so.
                 self.gate.0.fetch_and(!OPEN, Ordering::Relaxed);
             }
             self.gate.0.fetch_sub(1, Ordering::Release);
@@ -403,7 +423,8 @@ impl Shared {
         None
     }
 
-    /// Works on the items of a member's own run, then on those of the next ones, until `go_on`, asked after each, says no.
+    /// Works on the items of a member's own run, then on those of the next ones, until `go_on`,
+    /// asked after each, says no.
     fn take(&self, member: usize, work: Work, items: usize, mut go_on: impl FnMut() -> bool) {
         let members = self.taken.len();
         for run in (member..members).chain(0..member) {
@@ -464,7 +485,8 @@ mod tests {
         true
     }
 
-    /// Two items that each wait for the other one to be begun, then `work` with whether this is a helper.
+    /// Two items that each wait for the other one to be begun, then `work` with whether this is a
+    /// helper.
     fn side_by_side(team: &Team, work: impl Fn(bool) + Sync) {
         let (caller, begun) = (std::thread::current().id(), AtomicUsize::new(0));
         team.for_each(vec![(), ()], |()| {
@@ -538,8 +560,8 @@ mod tests {
         happens()
     }
 
-    /// One thread of two works on a call without end. The other one meets a helper while it waits for a job that lies
-    /// below the helper in its queue.
+    /// One thread of two works on a call without end. The other one meets a helper while it waits
+    /// for a job that lies below the helper in its queue.
     #[test]
     fn a_thread_that_waits_is_free_while_the_call_goes_on() {
         in_pool(2, || {

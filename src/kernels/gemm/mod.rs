@@ -1,43 +1,50 @@
-//! Matrix products: the one place through which all of them go.
+//! Matrix products, all of them. `docs/kernels.md` explains the loops and the panels.
 //!
-//! `C = A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once ([`PackedMatrix`]), in a
-//! [`Precision`], into the order in which the instruction set's tile reads it. `A` is rounded to the same precision when its
-//! rows are packed. Where an instruction set has no tile for a precision, weights stay in it and are expanded to `f32` a piece
-//! at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares
-//! a product among the caller's rayon threads by cutting `C` into rectangles, and hands each piece of a finished row, still
-//! in cache, to an [`Epilogue`].
+//! `C = A · Bᵀ`, since checkpoints store a linear layer as `[out, in]`. `B` is packed once
+//! ([`PackedMatrix`]), in a [`Precision`](super::Precision), into the order in which the
+//! instruction set's tile reads it. `A` is rounded to the same precision when its rows are packed.
+//! Where an instruction set has no tile for a precision, weights are expanded to a wider format a
+//! panel at a time. [`matmul`] is one product on the calling thread; [`par_matmul`] shares a
+//! product among the caller's rayon threads by cutting `C` into rectangles, and applies an
+//! [`Epilogue`] to each finished block while it is in cache.
 //!
-//! How `C` is cut depends on the number of threads; the sum behind each of its elements does not. Every tile adds along `K`
-//! from front to back, in blocks of a fixed length (`matrixmultiply` in blocks of its own), whatever the other sizes are and
-//! however many rows the tile has. The tests hold it to that.
+//! How `C` is cut depends on the number of threads; the sum behind each of its elements does not.
+//! Every tile adds along `K` from front to back, in blocks of a fixed length (`matrixmultiply` in
+//! blocks of its own), whatever the other sizes are and however many rows the tile has. The tests
+//! hold it to that.
 
 mod element;
-mod finish;
+mod epilogue;
+mod format;
+mod pack_a;
+mod pack_b;
 mod packed;
 mod product;
-mod rows;
+mod scalar;
 mod spread;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
+mod tier;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no tier with tiles yet"))]
 mod tile;
-mod words;
 
 use std::cell::RefCell;
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 use super::activation::Activation;
-use super::isa::Isa;
-use super::precision::Precision;
 use super::team::Team;
 pub use element::Element;
+pub(super) use format::Format;
+pub(crate) use format::nearest;
+pub(super) use pack_a::RowSizes;
+use pack_a::{PackA, PackedA};
 pub(crate) use packed::LAYOUT;
 pub use packed::{Factor, PackedMatrix};
-use product::{Blocks, Heights, Multiply, Rectangle};
-use rows::{Pack, Rows};
-use words::Format;
-pub(crate) use words::nearest;
+use product::{Multiply, PackedBlocks, Rectangle};
+pub(super) use tier::Tier;
+#[cfg(test)]
+pub(super) use tile::Portable;
 
 /// Multiply-adds below which a product is not worth sharing among threads (some 5 µs of work).
 const SMALL: usize = 1 << 19;
@@ -45,10 +52,11 @@ const SMALL: usize = 1 << 19;
 /// Rows for each thread from which on a product is cut between rows only.
 const MANY: usize = 512;
 
-/// Pieces for each thread where a product is cut across: more even out, fewer save overhead.
+/// Rectangles for each thread where a product is cut across: more balance the load, fewer save
+/// overhead.
 const PIECES: usize = 4;
 
-/// What is done to each piece of a row of a product while it is in cache.
+/// Applied to each finished block of a product while it is in cache.
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a> {
     /// Nothing.
@@ -75,8 +83,8 @@ pub fn matmul<A: Element, C: Element>(
 }
 
 thread_local! {
-    /// What a thread packs for itself.
-    static ROWS: RefCell<Rows> = RefCell::default();
+    /// Rows that a thread packs for its own products.
+    static ROWS: RefCell<PackedA> = RefCell::default();
 }
 
 /// A rectangle of `a · bᵀ` on this thread, as many rows at a time as should be packed at once.
@@ -87,14 +95,14 @@ fn multiply<A: Element, C: Element>(
     rectangle: Rectangle<C>,
 ) {
     let Rectangle { row, column, mut out } = rectangle;
-    let most = b.isa.heights(b).map_or(usize::MAX, |heights| heights.most);
+    let most = b.isa.row_sizes(b).map_or(usize::MAX, |row_sizes| row_sizes.most);
     let height = most.min(out.nrows()).max(1);
     let mut rows = ROWS.take();
     let mut first = row;
     for out in out.axis_chunks_iter_mut(Axis(0), height) {
         let count = out.nrows();
-        b.isa.run(Pack { a, b, first, count, rows: &mut rows });
-        let blocks = Blocks { blocks: std::slice::from_ref(&rows), height: count };
+        b.isa.run(PackA { a, b, first, count, rows: &mut rows });
+        let blocks = PackedBlocks { blocks: std::slice::from_ref(&rows), height: count };
         let rectangle = Rectangle { row: first, column, out };
         b.isa.run(Multiply { b, epilogue, blocks, rectangle });
         first += count;
@@ -108,7 +116,8 @@ fn multiply<A: Element, C: Element>(
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter than `N`.
+/// If the shapes do not fit together, the rows of `out` are not contiguous, or a bias is shorter
+/// than `N`.
 pub fn par_matmul<'b, A: Element, C: Element>(
     team: &Team,
     a: ArrayView2<A>,
@@ -124,27 +133,29 @@ pub fn par_matmul<'b, A: Element, C: Element>(
     let cuts = Cuts::new(b, a.nrows(), team.threads());
     let isa = b.isa;
     if !cuts.shares_rows {
-        let rectangles = cuts.rectangles(out, isa.columns());
+        let rectangles = cuts.rectangles(out, isa.nr());
         team.for_each(rectangles, |rectangle| multiply(a, b, epilogue, rectangle));
         return;
     }
-    // Few rows are multiplied by many threads, each with columns of its own: the rows are packed once for all of them.
+    // Few rows are multiplied by many threads, each with columns of its own: the rows are packed
+    // once for all of them.
     thread_local! {
-        static PACKED: RefCell<Vec<Rows>> = RefCell::default();
+        static PACKED: RefCell<Vec<PackedA>> = RefCell::default();
     }
     let mut packed = PACKED.take();
-    packed.resize_with(cuts.blocks(), Rows::default);
+    packed.resize_with(cuts.blocks(), PackedA::default);
     let blocks = packed.iter_mut().enumerate().map(|(i, rows)| (cuts.block(i), rows)).collect();
-    let pack = |(at, rows): (std::ops::Range<usize>, &mut Rows)| {
-        isa.run(Pack { a, b, first: at.start, count: at.len(), rows });
+    let pack = |(at, rows): (std::ops::Range<usize>, &mut PackedA)| {
+        isa.run(PackA { a, b, first: at.start, count: at.len(), rows });
     };
     if a.len() < SMALL / 16 {
         Team::alone().for_each(blocks, pack)
     } else {
         team.for_each(blocks, pack)
     }
-    team.for_each(cuts.rectangles(out, isa.columns()), |rectangle| {
-        let blocks = Blocks { blocks: &packed[rectangle.row / cuts.height..], height: cuts.height };
+    team.for_each(cuts.rectangles(out, isa.nr()), |rectangle| {
+        let blocks =
+            PackedBlocks { blocks: &packed[rectangle.row / cuts.height..], height: cuts.height };
         isa.run(Multiply { b, epilogue, blocks, rectangle });
     });
     PACKED.set(packed);
@@ -160,10 +171,12 @@ fn check(a: (usize, usize), b: Factor, out: (usize, usize)) {
 
 /// Into how many pieces the `m` rows and the columns of a product are cut.
 ///
-/// A vector tier wants as many rows as fit the cache when they are packed, and then all columns: each row is packed once,
-/// each panel read once for many rows. Where that gives too few pieces for the threads, as for a single text, they are cut
-/// across too, so that every thread reads its share of the weights; the rows are then packed first, in blocks, by all threads.
-/// The scalar tier packs rows and columns anew for each piece: of all cuts with enough pieces it takes the one that packs least.
+/// A vector tier wants as many rows as fit the cache when they are packed, and then all columns:
+/// each row is packed once, each panel read once for many rows. Where that gives too few pieces for
+/// the threads, as for a single text, they are cut across too, so that every thread reads its share
+/// of the weights; the rows are then packed first, in blocks, by all threads. The scalar tier packs
+/// rows and columns anew for each piece: of all cuts with enough pieces it takes the one that packs
+/// least.
 struct Cuts {
     m: usize,
     down: usize,
@@ -183,8 +196,8 @@ impl Cuts {
             1 => 1,
             _ => (PIECES * threads).min(work / SMALL + 1),
         };
-        let panels = n.div_ceil(b.isa.columns()).max(1);
-        let Some(Heights { step, tile, least, most }) = b.isa.heights(b) else {
+        let panels = n.div_ceil(b.isa.nr()).max(1);
+        let Some(RowSizes { step, tile, least, most }) = b.isa.row_sizes(b) else {
             let packed = |down: usize| wanted.div_ceil(down).clamp(1, panels) * m + down * n;
             let down = (1..=wanted.min(m)).min_by_key(|&down| packed(down)).unwrap_or(1);
             let across = wanted.div_ceil(down).clamp(1, panels);
@@ -244,14 +257,4 @@ impl Cuts {
         }
         pieces
     }
-}
-
-/// The number of operations in `steps` rounds of multiply-adds on registers alone, in the format that products of
-/// `precision` are computed in; `None` where there is no such measure.
-pub(super) fn register_multiply_adds(
-    isa: Isa,
-    precision: Precision,
-    steps: usize,
-) -> Option<usize> {
-    product::register_multiply_adds(isa, Format::of(isa, precision), steps)
 }

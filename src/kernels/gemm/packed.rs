@@ -6,51 +6,49 @@ use ndarray::{ArrayView2, CowArray, Ix2};
 use rayon::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::element::{Element, copy_words, floats, is_packed, pair_rows, to_floats};
+use super::element::Element;
+use super::format::Format;
+use super::pack_b::{Layout, PackB, PackBTransposed};
 use super::spread::Spread;
-#[cfg(target_arch = "x86_64")]
-use super::tile::{Tile, transpose};
-use super::words::{
-    Encode, Format, PAIRS, REST_STEPS, Scaling, channel_scale, channel_scaling, encode,
-    encode_pair_of_rows,
-};
+use super::tile::Tile;
 use crate::kernels::isa::Isa;
 use crate::kernels::memory::{Arena, Lines, Words};
 use crate::kernels::precision::Precision;
-use crate::kernels::simd::Kernel;
 
-/// The right-hand side of a product, `B` `[N, K]`, in the format and the order of one instruction set.
+/// The right-hand side of a product, `B` `[N, K]`, in the format and the order of one instruction
+/// set.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     pub(super) isa: Isa,
     pub(super) format: Format,
     pub(super) n: usize,
     pub(super) k: usize,
-    /// Panels, each `[words][columns]`, the last one filled up with zeros. Of the scalar tier a panel is one column.
+    /// Panels, each `[words][columns]`, the last one padded with zeros. In the scalar tier a panel
+    /// is one column.
     pub(super) values: Values,
-    /// Of integers what is needed to have their product back, else empty: weights are `scale · q`, and a sum is `Σ q`.
-    /// `[N]` each.
+    /// For integers: a weight is `scale · q`, and a sum is `Σ q` over a row of `B`. `[N]` each,
+    /// else empty.
     pub(super) scales: Vec<f32>,
     pub(super) sums: Vec<f32>,
-    /// What is done to the factors before they become integers.
+    /// How columns are rescaled and repeated before they become integers.
     pub(super) spread: Box<Spread>,
-    /// Of weights that became integers the largest magnitude in each row, `[N]`, else empty.
+    /// For weights that became integers: the largest magnitude in each row, `[N]`, else empty.
     pub(super) peaks: Vec<f32>,
-    /// Of integers that are to be multiplied in full at times, what rounding has left: with `values` they are
-    /// `scale · (q + r / REST_STEPS)`, in the same order. Else empty.
+    /// The rounding errors of integers that can be multiplied [in full](Self::in_full): a weight is
+    /// `scale · (q + r / REST_STEPS)`, in the same order as `values`. Else empty.
     pub(super) rest: Values,
 }
 
-/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than 2³¹.
-#[cfg(target_arch = "x86_64")]
+/// The deepest product whose 8-bit terms, each up to 255 · 127, are sure to add up to less than
+/// 2³¹.
 const DEEPEST_INT8: usize = i32::MAX as usize / (255 * 127);
 
 /// A [`PackedMatrix`], and how it is multiplied.
 #[derive(Debug, Clone, Copy)]
 pub struct Factor<'a> {
     pub(super) matrix: &'a PackedMatrix,
-    /// Whether integers are multiplied as the `f32`s that they stand for, with what rounding has left, and with an `A` that is
-    /// not rounded.
+    /// Whether integers are multiplied as `f32`s, with their rounding errors added, by an `A` that
+    /// is not rounded.
     pub(super) in_full: bool,
 }
 
@@ -61,13 +59,18 @@ impl<'a> From<&'a PackedMatrix> for Factor<'a> {
 }
 
 impl<'a> Factor<'a> {
-    /// What rounding has left of the words at `place`, if they are multiplied with it, else nothing.
-    pub(super) fn rest_in(self, place: Range<usize>) -> &'a [u32] {
+    /// The words at `place`, and their rounding errors if the matrix is multiplied in full, else
+    /// nothing.
+    pub(super) fn words_in(self, place: Range<usize>) -> (&'a [u32], &'a [u32]) {
+        (&self.matrix.values[place.clone()], self.rest_in(place))
+    }
+
+    fn rest_in(self, place: Range<usize>) -> &'a [u32] {
         if self.in_full { &self.matrix.rest[place] } else { &[] }
     }
 
-    /// The format in which the tiles of `simd` multiply with it: its own, or a wider one that it is expanded to.
-    #[cfg(target_arch = "x86_64")]
+    /// The format in which the tiles of `simd` multiply: its own, or a wider one that its words are
+    /// expanded to.
     #[inline(always)]
     pub(super) fn multiplied_as<S: Tile>(self, simd: S) -> Format {
         match self.format {
@@ -76,7 +79,7 @@ impl<'a> Factor<'a> {
         }
     }
 
-    /// What the rows that it is multiplied with are rounded to.
+    /// The format that rows of `A` are rounded to.
     pub(super) fn rows_as(self) -> Format {
         if self.in_full { Format::F32 } else { self.format }
     }
@@ -90,20 +93,18 @@ impl Deref for Factor<'_> {
     }
 }
 
-/// The version of what this file makes of a matrix: the order of packed values, and how they are rounded and scaled.
-/// Packed weights that were kept on disk under another version are made anew. Raise it with every such change, whichever
-/// instruction set or precision it is for; a test finds those that change what a matrix is packed into.
+/// The version of what this file makes of a matrix: the order of packed values, and how they are
+/// rounded and scaled. Packed weights that were kept on disk under another version are made anew.
+/// Raise it with every such change, whichever instruction set or precision it is for; a test
+/// detects changes of the packed words.
 pub(crate) const LAYOUT: u32 = 3;
 
-/// Columns of the widest panel.
-const WIDEST: usize = 32;
-
-/// Where packed words are.
+/// The memory of packed words.
 #[derive(Debug, Clone)]
 pub(super) enum Values {
-    /// In memory that can be packed into again.
+    /// Memory that can be packed into again.
     Own(Lines),
-    /// Where they were made once and for all.
+    /// Packed once, read-only from then on.
     Kept(Words),
 }
 
@@ -129,17 +130,20 @@ impl PackedMatrix {
         let panels = layout.panels(values, &mut [], &mut packed.scales, &mut packed.sums);
         let row = |j| row_of(&b, j);
         let spread = &packed.spread;
-        panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
+        panels.into_par_iter().for_each(|panel| isa.run(PackB { panel, row, spread }));
         packed
     }
 
-    /// Packs weights for the lifetime of a model, into `arena` and in parallel: of `parts` `[Nᵢ, K]` one below the other.
+    /// Packs weights for the lifetime of a model, into `arena` and in parallel: `parts` `[Nᵢ, K]`
+    /// are stacked.
     ///
-    /// `magnitudes` `[K]` are for an `A` whose columns are of very different size: before integers are
-    /// made of them, columns of `A` are divided by what those of `b` are multiplied by, so that large values move from the
-    /// one, where they cost all others their precision, to the other. See [`Spread`].
+    /// `magnitudes` `[K]` are for an `A` whose columns differ much in size: before quantising,
+    /// columns of `A` are divided and those of `b` multiplied by the same factors, so that large
+    /// values move from `A`, where they make the steps of all others coarse, to `b`. See
+    /// [`Spread`].
     ///
-    /// With `rest`, integers can be multiplied [in full](Self::in_full); they then take twice the memory.
+    /// With `rest`, integers can be multiplied [in full](Self::in_full); they then take twice the
+    /// memory.
     #[must_use]
     pub fn weights(
         isa: Isa,
@@ -162,7 +166,7 @@ impl PackedMatrix {
         let (row, spread) = (|j| rows[j], &packed.spread);
         let mut pack = |values: &mut [u32], rest: &mut [u32]| {
             let panels = layout.panels(values, rest, scales, sums);
-            panels.into_par_iter().for_each(|panel| isa.run(PackPanel { panel, row, spread }));
+            panels.into_par_iter().for_each(|panel| isa.run(PackB { panel, row, spread }));
         };
         if rest && packed.format == Format::Int8 {
             let mut values = None;
@@ -177,13 +181,14 @@ impl PackedMatrix {
         packed
     }
 
-    /// Whether what rounding has left was kept.
+    /// Whether rounding errors were kept.
     #[must_use]
     pub fn has_rest(&self) -> bool {
         !self.rest.is_empty()
     }
 
-    /// The same matrix, its integers multiplied as the `f32`s that they stand for if what rounding has left was kept; else as ever.
+    /// The same matrix, to be multiplied as `f32`s with 8 more bits if [rounding errors were
+    /// kept](Self::has_rest), else as usual.
     #[must_use]
     pub fn in_full(&self) -> Factor<'_> {
         Factor { matrix: self, in_full: self.has_rest() }
@@ -198,28 +203,29 @@ impl PackedMatrix {
         Self { isa, format, n: 0, k: 0, values, scales, sums, spread, peaks, rest }
     }
 
-    /// Packs `b` `[N, K]` on this thread, into the memory that is there.
+    /// Packs `b` `[N, K]` on this thread, into the memory that the matrix already has.
     pub fn repack<E: Element>(&mut self, b: ArrayView2<E>) {
         let b = rows_contiguous(b);
         let layout = self.resize(b.dim());
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
         let (isa, row, spread) = (self.isa, |j| row_of(&b, j), &self.spread);
         for panel in layout.panels(values, &mut [], &mut self.scales, &mut self.sums) {
-            isa.run(PackPanel { panel, row, spread });
+            isa.run(PackB { panel, row, spread });
         }
     }
 
     /// As [`repack`](Self::repack), of a `b` that is given as its transpose, `[K, N]`.
     pub fn repack_transposed<E: Element>(&mut self, b: ArrayView2<E>) {
         if self.format == Format::Int8 || (E::FORMAT != Format::F32 && E::FORMAT != self.format) {
-            // Scales of integers are those of columns of what is given: not worth a path of its own. Nor are wider numbers.
+            // The scales of integers would be those of columns of `b`: not worth a path of its own.
+            // Nor are wider numbers.
             return self.repack(b.t());
         }
         let b = rows_contiguous(b);
         let (k, n) = b.dim();
         let Layout { format, columns, .. } = self.resize((n, k));
         let Values::Own(values) = &mut self.values else { unreachable!("has been resized") };
-        self.isa.run(PackTransposed { format, columns, b: b.view(), values });
+        self.isa.run(PackBTransposed { format, columns, b: b.view(), values });
     }
 
     /// `N`: columns of a product with this matrix.
@@ -237,8 +243,9 @@ impl PackedMatrix {
     /// How many [`parts`](Self::parts) there are.
     pub const PARTS: usize = 7;
 
-    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then scales, sums, peaks, balance,
-    /// repeated columns and what rounding has left, empty where there are none.
+    /// All that the matrix is made of, for [`from_parts`](Self::from_parts): packed values, then
+    /// scales, sums, peaks, balance, repeated columns and rounding errors; empty where there are
+    /// none.
     #[must_use]
     pub fn parts(&self) -> [&[u32]; Self::PARTS] {
         let Self { values, scales, sums, peaks, spread, rest, .. } = self;
@@ -246,7 +253,8 @@ impl PackedMatrix {
         [values, bits(scales), bits(sums), bits(peaks), bits(balance), repeated, rest]
     }
 
-    /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a matrix.
+    /// The matrix `[N, K]` of these parts; `None` if they are not as long as those of such a
+    /// matrix.
     #[must_use]
     pub fn from_parts(
         isa: Isa,
@@ -275,7 +283,7 @@ impl PackedMatrix {
 
     /// Words along `K`.
     pub(super) fn words(&self) -> usize {
-        self.format.words(self.depth(), self.isa.step())
+        self.format.words(self.depth(), self.isa.k_step())
     }
 
     /// Columns that are multiplied: `K`, and those that are repeated.
@@ -310,7 +318,7 @@ impl PackedMatrix {
             self.scales.resize(n, 1.0);
             self.sums.resize(n, 0.0);
         }
-        let columns = self.isa.columns();
+        let columns = self.isa.nr();
         let panel = columns * self.words();
         Layout { format: self.format, columns, n, panel, len: n.div_ceil(columns) * panel }
     }
@@ -319,44 +327,6 @@ impl PackedMatrix {
 /// The words that are the bits of `floats`.
 fn bits(floats: &[f32]) -> &[u32] {
     <[u32]>::ref_from_bytes(floats.as_bytes()).expect("of the same size and alignment")
-}
-
-/// How a matrix is cut into panels.
-struct Layout {
-    format: Format,
-    columns: usize,
-    /// Columns of the matrix.
-    n: usize,
-    /// Words of a panel.
-    panel: usize,
-    /// Words of all panels.
-    len: usize,
-}
-
-impl Layout {
-    /// The panels of a matrix, from memory for all of it.
-    fn panels<'a>(
-        &self,
-        values: &'a mut [u32],
-        rest: &'a mut [u32],
-        scales: &'a mut [f32],
-        sums: &'a mut [f32],
-    ) -> Vec<Panel<'a>> {
-        let &Self { format, columns, n, .. } = self;
-        let mut rest = rest.chunks_exact_mut(self.panel.max(1));
-        let (mut scales, mut sums) = (scales.chunks_mut(columns), sums.chunks_mut(columns));
-        let panel = |(index, values)| Panel {
-            format,
-            columns,
-            first: index * columns,
-            rows: columns.min(n - index * columns),
-            values,
-            rest: rest.next().unwrap_or_default(),
-            scales: scales.next().unwrap_or_default(),
-            sums: sums.next().unwrap_or_default(),
-        };
-        values.chunks_exact_mut(self.panel.max(1)).enumerate().map(panel).collect()
-    }
 }
 
 fn rows_contiguous<'a, E: Element>(b: ArrayView2<'a, E>) -> CowArray<'a, E, Ix2> {
@@ -370,165 +340,4 @@ fn rows_contiguous<'a, E: Element>(b: ArrayView2<'a, E>) -> CowArray<'a, E, Ix2>
 /// Row `j` of what [`rows_contiguous`] returned.
 fn row_of<'a, E: Element>(b: &'a CowArray<E, Ix2>, j: usize) -> &'a [E] {
     b.row(j).to_slice().expect("made contiguous")
-}
-
-/// The memory of one panel.
-struct Panel<'a> {
-    format: Format,
-    columns: usize,
-    /// The row of `B` that is its first column.
-    first: usize,
-    /// How many of its columns there are: the last panel may have more.
-    rows: usize,
-    values: &'a mut [u32],
-    /// As long, or empty if what rounding leaves is not kept.
-    rest: &'a mut [u32],
-    scales: &'a mut [f32],
-    sums: &'a mut [f32],
-}
-
-/// One panel, from the rows of `B` that are its columns.
-struct PackPanel<'a, R> {
-    panel: Panel<'a>,
-    /// Row `j` of `B`.
-    row: R,
-    /// What is done to the rows first.
-    spread: &'a Spread,
-}
-
-impl<'b, S: Encode, E: Element, R: Fn(usize) -> &'b [E]> Kernel<S> for PackPanel<'_, R> {
-    #[inline(always)]
-    fn run(self, simd: S) {
-        let Self { panel, row, spread } = self;
-        let Panel { format, columns, first, rows, values, rest, scales, sums } = panel;
-        let integers = format == Format::Int8;
-        let keeps_rest = integers && !rest.is_empty();
-        let own_rows = spread.of_b(rows, |j| row(first + j), scales);
-        let depth = own_rows.len() / rows;
-        let (mut scalings, mut own) = ([Scaling::NONE; WIDEST], Vec::new());
-        if integers {
-            for (j, (scale, scaling)) in scales.iter_mut().zip(&mut scalings).enumerate() {
-                if depth == 0 {
-                    *scale = channel_scale(to_floats(row(first + j), &mut own));
-                }
-                *scaling = channel_scaling(*scale);
-            }
-        }
-        // A piece of each row is made into words where it stands, then all of them are written across: reads and writes
-        // both go through memory from front to back.
-        let mut staged = [[0_u32; PAIRS]; WIDEST];
-        let mut staged_rest = staged;
-        let mut rests = rest.chunks_mut(PAIRS * columns);
-        let mut totals = [0_i32; WIDEST];
-        let step = PAIRS * format.values_per_word();
-        for (piece, out) in values.chunks_mut(PAIRS * columns).enumerate() {
-            let words = out.len() / columns;
-            for (j, (staged, &scaling)) in staged.iter_mut().zip(&scalings).enumerate().take(rows) {
-                let (row, words) = (row(first + j), &mut staged[..words]);
-                let length = if depth == 0 { row.len() } else { depth };
-                let (start, end) = (piece * step, ((piece + 1) * step).min(length));
-                if is_packed::<E>(format) && depth == 0 {
-                    copy_words(&row[start..end], words);
-                    continue;
-                }
-                let row = match depth {
-                    0 => to_floats(&row[start..end], &mut own),
-                    _ => &own_rows[j * depth..][start..end],
-                };
-                encode(simd, format, scaling, row, words);
-                if integers {
-                    totals[j] += sum_of_bytes(words);
-                }
-                if keeps_rest {
-                    let left = rest_of(row, words, scales[j]);
-                    let (words, scale) =
-                        (&mut staged_rest[j][..words.len()], scales[j] / REST_STEPS);
-                    encode(simd, format, channel_scaling(scale), &left[..row.len()], words);
-                }
-            }
-            transpose(&staged[..columns], out);
-            if let Some(out) = rests.next() {
-                transpose(&staged_rest[..columns], out);
-            }
-        }
-        for (sum, &total) in sums.iter_mut().zip(&totals) {
-            *sum = total as f32;
-        }
-    }
-}
-
-/// What rounding `row` to the integers in `words`, times `scale`, leaves of it.
-#[inline(always)]
-fn rest_of(row: &[f32], words: &[u32], scale: f32) -> [f32; 4 * PAIRS] {
-    // Loops of a length that the compiler knows become a few instructions each.
-    let mut integers = [0_u32; PAIRS];
-    integers[..words.len()].copy_from_slice(words);
-    let mut left = [0.0; 4 * PAIRS];
-    left[..row.len()].copy_from_slice(row);
-    for (left, word) in left.as_chunks_mut::<4>().0.iter_mut().zip(integers) {
-        let [a, b, c, d] = word.to_le_bytes();
-        left[0] -= scale * f32::from(a as i8);
-        left[1] -= scale * f32::from(b as i8);
-        left[2] -= scale * f32::from(c as i8);
-        left[3] -= scale * f32::from(d as i8);
-    }
-    left
-}
-
-/// The sum of the signed bytes in `words`.
-#[inline(always)]
-fn sum_of_bytes(words: &[u32]) -> i32 {
-    let mut sum = 0;
-    for &byte in words.as_bytes() {
-        sum += i32::from(byte as i8);
-    }
-    sum
-}
-
-/// All panels, from the transpose of `B`, of which a row is part of a step of every panel: of `f32`s, or of bf16 that stay so.
-struct PackTransposed<'a, E> {
-    format: Format,
-    columns: usize,
-    /// `[K, N]`
-    b: ArrayView2<'a, E>,
-    values: &'a mut [u32],
-}
-
-impl<S: Encode, E: Element> Kernel<S> for PackTransposed<'_, E> {
-    #[inline(always)]
-    fn run(self, simd: S) {
-        let Self { format, columns, b, values } = self;
-        let (k, n) = b.dim();
-        let panel = match n.div_ceil(columns) {
-            0 => return,
-            panels => values.len() / panels,
-        };
-        for (index, values) in values.chunks_exact_mut(panel.max(1)).enumerate() {
-            let (start, end) = (index * columns, ((index + 1) * columns).min(n));
-            let row = |p: usize| match p < k {
-                true => &b.row(p).to_slice().expect("made contiguous")[start..end],
-                false => &[],
-            };
-            for (w, words) in values.chunks_exact_mut(columns).enumerate() {
-                if format == Format::F32 {
-                    copy_words(row(w), words);
-                } else if E::FORMAT == Format::Bf16 {
-                    pair_rows(row(2 * w), row(2 * w + 1), words);
-                } else {
-                    let row = |p: usize| floats(row(p)).expect("not bf16");
-                    encode_pair_of_rows(simd, format, w, row, words);
-                }
-            }
-        }
-    }
-}
-
-/// `panel[i][j] = rows[j][i]`.
-#[cfg(not(target_arch = "x86_64"))]
-fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], panel: &mut [u32]) {
-    for (i, out) in panel.chunks_exact_mut(rows.len()).enumerate() {
-        for (out, row) in out.iter_mut().zip(rows) {
-            *out = row[i];
-        }
-    }
 }

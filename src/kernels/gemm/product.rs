@@ -1,345 +1,247 @@
-//! One rectangle of a product on one thread: packed rows are multiplied with one panel after another, and finished.
+//! One rectangle of a product on one thread, by tiles: the loops over blocks of packed `A` and
+//! panels of packed `B`. `docs/kernels.md` has the figure.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use ndarray::ArrayViewMut2;
 
 use super::Epilogue;
 use super::element::Element;
-use super::finish::Finish;
+use super::epilogue::ApplyEpilogue;
+use super::format::Format;
+use super::pack_a::PackedA;
 use super::packed::Factor;
-use super::rows::Rows;
-use super::words::{Format, expand};
-use crate::kernels::isa::Isa;
-use crate::kernels::lanes::LANES;
+use super::tile::{BlockA, KC, Prefetch, Tile, prefetch_all, tiles};
 use crate::kernels::memory::Lines;
-use crate::kernels::simd::{Kernel, Scalar};
-#[cfg(target_arch = "x86_64")]
-use {
-    super::tile::{Ahead, Band, DEPTH, Tile, expand as expand_panel, fetch, tiles},
-    super::words::Encode,
-    crate::kernels::simd::{Amx, Avx2, Avx512},
-};
+use crate::kernels::simd::{Kernel, Tier};
 
-/// Rows that are packed at once at most.
-#[cfg(target_arch = "x86_64")]
-const TALLEST: usize = 512;
+/// Rows that go together through a group of panels where they are few, or where panels have to be
+/// expanded for them: the partial results of the group, 128 KiB for AVX-512, stay in a second-level
+/// cache.
+const MC: usize = 256;
 
-/// Rows that go together through a group of panels where they are few, or where panels have to be expanded for them: the
-/// partial results of the group, 128 KiB for AVX-512, stay in a second-level cache.
-#[cfg(target_arch = "x86_64")]
-const TOGETHER: usize = 256;
+/// Rows so few that what counts is how panels come from memory: they are then visited in pieces,
+/// each by all rows, while the next one is fetched.
+const FEW_ROWS: usize = 48;
 
-/// Rows so few that what counts is how panels come from memory: they are then visited in pieces, each by all rows, while the
-/// next one is fetched.
-#[cfg(target_arch = "x86_64")]
-const FEW: usize = 48;
-
-/// Panels between two visits to the result at most: a row of it is then written 512 bytes at a time, and not 128 in each of as
-/// many pages as there are rows.
-#[cfg(target_arch = "x86_64")]
-const GROUP: usize = 4;
+/// Panels between two visits to the result at most: a row of it is then written 512 bytes at a
+/// time, and not 128 in each of as many pages as there are rows.
+const NC: usize = 4;
 
 /// A rectangle of a product: where it begins, and its elements.
-pub(super) struct Rectangle<'a, C> {
+pub(crate) struct Rectangle<'a, C> {
     pub(super) row: usize,
     pub(super) column: usize,
     pub(super) out: ArrayViewMut2<'a, C>,
 }
 
 /// Multiplies rows that are packed, those of the rectangle, with `b`.
-pub(super) struct Multiply<'a, 'b, C> {
+pub(crate) struct Multiply<'a, 'b, C> {
     pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
-    pub(super) blocks: Blocks<'b>,
+    pub(super) blocks: PackedBlocks<'b>,
     pub(super) rectangle: Rectangle<'b, C>,
 }
 
 /// Packed rows, as many in each block but perhaps the last.
 #[derive(Clone, Copy)]
-pub(super) struct Blocks<'a> {
-    pub(super) blocks: &'a [Rows],
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "there is one block only"))]
+pub(crate) struct PackedBlocks<'a> {
+    pub(super) blocks: &'a [PackedA],
     pub(super) height: usize,
 }
 
-/// What is between packed rows and a result, in memory that a thread keeps from product to product.
+/// Scratch memory of a product, which a thread keeps for its next one.
 #[derive(Default)]
-struct Partial {
-    /// A piece of `B`, where it has to be expanded.
-    expanded: Lines,
-    sums: Lines,
+pub(crate) struct Workspace {
+    /// A part of a panel of `B`, where it has to be expanded.
+    pub(super) expanded: Lines,
+    pub(super) accumulators: Lines,
 }
 
 thread_local! {
-    static PARTIAL: RefCell<Partial> = RefCell::default();
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-impl Isa {
-    /// Columns of a panel: a product is cut at multiples of it.
-    pub(super) fn columns(self) -> usize {
-        match self {
-            Self::Scalar(_) => 1,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => Avx2::COLUMNS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => Avx512::COLUMNS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => Amx::COLUMNS,
-        }
-    }
-
-    /// Words of a row along `K` are a multiple of this.
-    pub(super) fn step(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => Amx::WORD_STEP,
-            _ => 1,
-        }
-    }
-
-    /// Whether a matrix of `f32` is kept as pairs of bf16.
-    pub(in crate::kernels) fn splits_f32(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return matches!(self, Self::Amx(_));
-        #[cfg(not(target_arch = "x86_64"))]
-        false
-    }
-
-    /// Whether products of bf16 are faster than those of `f32`.
-    pub(crate) fn multiplies_bf16(self) -> bool {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => simd.has_bf16(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(_) => true,
-            _ => false,
-        }
-    }
-
-    /// How rows are packed that are to be multiplied with `b`; `None` where any number of them will do.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        allow(unused_variables, reason = "no tiles, no heights")
-    )]
-    pub(super) fn heights(self, b: Factor) -> Option<Heights> {
-        match self {
-            Self::Scalar(_) => None,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(simd) => Some(heights(simd, b)),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => Some(heights(simd, b)),
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx(simd) => Some(heights(simd, b)),
-        }
+impl<C: Element> Kernel for Multiply<'_, '_, C> {
+    #[inline(always)]
+    fn run<S: Tier>(self, simd: S) {
+        // Taken out of its place and put back: a closure would be compiled without the
+        // instructions.
+        let mut workspace = WORKSPACE.take();
+        simd.product(self, &mut workspace);
+        WORKSPACE.set(workspace);
     }
 }
 
-/// Numbers of rows that an instruction set is fast with.
-pub(super) struct Heights {
-    /// Any number is a multiple of this, or filled up to one.
-    pub(super) step: usize,
-    /// Of the tallest tile.
-    pub(super) tile: usize,
-    /// The fewest that are worth a block of their own.
-    pub(super) least: usize,
-    /// The most that one thread packs at once.
-    pub(super) most: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-fn heights<S: Tile>(simd: S, b: Factor) -> Heights {
-    let tile = b.multiplied_as(simd);
-    let words = b.words() * b.format.values_per_word() / tile.values_per_word();
-    let rows = (S::BLOCK / words.next_multiple_of(DEPTH).max(1)).clamp(1, TALLEST);
-    let tiles = if S::WHOLE && tile == b.format { 2 } else { 64 / S::ROWS };
-    Heights {
-        step: S::ROW_STEP,
-        tile: S::ROWS,
-        least: tiles * S::ROWS,
-        most: (rows / S::ROWS).max(1) * S::ROWS,
-    }
-}
-
-/// The memory is taken out of its place and put back, since a closure would be compiled without the instructions.
-macro_rules! kernels {
-    ($($multiply:ident: $($simd:ty),*;)*) => {$($(
-        impl<C: Element> Kernel<$simd> for Multiply<'_, '_, C> {
-            #[inline(always)]
-            fn run(self, simd: $simd) {
-                let mut partial = PARTIAL.take();
-                $multiply(self, simd, &mut partial);
-                PARTIAL.set(partial);
-            }
-        }
-    )*)*};
-}
-kernels!(by_matrixmultiply: Scalar;);
-#[cfg(target_arch = "x86_64")]
-kernels!(by_tiles: Avx2, Avx512, Amx;);
-
-#[allow(unsafe_code, reason = "matrixmultiply takes pointers: see the block")]
-fn by_matrixmultiply<C: Element>(product: Multiply<C>, simd: Scalar, partial: &mut Partial) {
-    let Multiply { b, epilogue, blocks, rectangle: Rectangle { column, mut out, .. } } = product;
-    let [rows] = blocks.blocks else { unreachable!("this tier has no blocks of rows") };
+#[inline(always)]
+pub(super) fn by_tiles<S: Tile, C: Element>(
+    product: Multiply<C>,
+    simd: S,
+    workspace: &mut Workspace,
+) {
+    let Multiply { b, epilogue, blocks, rectangle } = product;
+    let Rectangle { column: first_column, mut out, .. } = rectangle;
     let (m, n) = out.dim();
     let mut out = contiguous(&mut out);
-    let words = b.words();
-    let k = words * b.format.values_per_word();
-    assert_eq!(rows.words.len(), m * k, "as many rows are packed as the rectangle has");
-    let Partial { expanded, sums } = partial;
-    /// Columns at once, so that a piece of `B` that is expanded stays small.
-    const COLUMNS: usize = 256;
-    for start in (0..n).step_by(COLUMNS) {
-        let there = COLUMNS.min(n - start);
-        let place = (column + start) * words..(column + start + there) * words;
-        expanded.resize(there * k);
-        expand(b.format, &b.values[place.clone()], b.rest_in(place), expanded);
-        // Rows are filled up to whole pieces of LANES.
-        let width = there.next_multiple_of(LANES);
-        sums.resize(m * width);
-        // SAFETY: `rows` holds m rows of k values, `expanded` as many rows of k as there are columns (passed transposed by
-        // its strides), and `sums` has room for m rows of them, `width` apart; all are contiguous. Their words are the bits of
-        // `f32`s, for which `u32` has the size and the alignment.
-        unsafe {
-            matrixmultiply::sgemm(
-                m,
-                k,
-                there,
-                1.0,
-                rows.words.as_ptr().cast(),
-                k as isize,
-                1,
-                expanded.as_ptr().cast(),
-                1,
-                k as isize,
-                0.0,
-                sums.as_mut_ptr().cast(),
-                width as isize,
-                1,
-            );
-        }
-        let ranges = &rows.ranges;
-        let finish = Finish { b, epilogue, format: Format::F32, column, ranges };
-        for (j, left) in (start..start + there).step_by(LANES).enumerate() {
-            let place = left..(left + LANES).min(start + there);
-            finish.panel::<LANES, _, _>(simd, &mut sums[j * LANES..], width, &mut out, place);
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-#[allow(unsafe_code, reason = "calls a function that needs instructions: see the block")]
-fn by_tiles<S: Encode + Tile, C: Element>(product: Multiply<C>, simd: S, partial: &mut Partial) {
-    let Multiply { b: matrix, epilogue, blocks, rectangle } = product;
-    let Rectangle { column: first_column, mut out, .. } = rectangle;
-    let ((m, n), columns, format) = (out.dim(), S::COLUMNS, matrix.format);
-    let mut out = contiguous(&mut out);
-    let tile = matrix.multiplied_as(simd);
-    let per = format.values_per_word() / tile.values_per_word();
-    let panel = matrix.words() * columns;
-    let values: &[u32] = &matrix.values;
-    let Partial { expanded, sums } = partial;
-    // Bands of one tile hold their sums in registers all along K; the panels of a group then stay in cache for all bands.
-    let (band, depth, group) = match S::WHOLE && tile == format && m > FEW {
-        true => (S::ROWS, panel, (S::GROUP_WORDS / panel.max(1)).clamp(1, GROUP)),
-        false => (TOGETHER, DEPTH / per * columns, GROUP),
-    };
-    let bands = || bands::<S>(m, blocks.height, band);
-    let count = bands().count();
+    let loops = Loops::new(simd, b, m);
+    let mc_blocks = || mc_blocks::<S>(m, blocks.height, loops.mc);
+    let count = mc_blocks().count();
+    let Workspace { expanded, accumulators } = workspace;
     let _state = simd.state();
-    for column in (0..n).step_by(group * columns) {
-        let there = (group * columns).min(n - column);
-        let first_panel = (first_column + column) / columns;
-        let panels = there.div_ceil(columns);
-        for (i, (block, first, top, end)) in bands().enumerate() {
-            let rows = &blocks.blocks[block];
-            let height = blocks.height.min(m - first).next_multiple_of(S::ROW_STEP);
-            let (a, _) = rows.words.as_chunks::<DEPTH>();
-            let size = (end - top) * columns;
-            let out = &mut out[first + top..(first + end).min(m)];
-            // Where the columns of panel p are in a row.
-            let place = |p: usize| column + p * columns..(column + (p + 1) * columns).min(n);
-            sums.resize(panels * size);
-            if panel == 0 {
-                sums.fill(0);
+    for column in (0..n).step_by(loops.nc * S::NR) {
+        let first = (first_column + column) / S::NR;
+        let panels = first..first + loops.nc.min((n - column).div_ceil(S::NR));
+        for (i, block) in mc_blocks().enumerate() {
+            let packed = &blocks.blocks[block.packed];
+            let size = block.rows() * S::NR;
+            let out = &mut out[block.first + block.top..(block.first + block.end).min(m)];
+            let place = |p: usize| column + p * S::NR..(column + (p + 1) * S::NR).min(n);
+            accumulators.resize(panels.len() * size);
+            if loops.panel == 0 {
+                accumulators.fill(0);
             }
-            for start in (0..panel).step_by(depth.max(1)) {
-                let words = depth.min(panel - start);
-                let chunk = start / (DEPTH / per * columns);
-                let a = Band { words: &a[chunk * height + top..], height, rows: end - top };
-                for (p, sums) in sums.chunks_exact_mut(size).enumerate() {
-                    if start + depth >= panel {
-                        // The result will be written when the sums are complete; fetched first, its lines need not be waited
-                        // for one by one.
-                        out.iter().for_each(|row| fetch(&row[place(p)]));
+            for start in (0..loops.panel).step_by(loops.kc.max(1)) {
+                let a = block.a::<S>(
+                    packed,
+                    start / loops.kc_words,
+                    blocks.height.min(m - block.first),
+                );
+                for (p, c) in accumulators.chunks_exact_mut(size).enumerate() {
+                    if start + loops.kc >= loops.panel {
+                        // The result will be written when the sums are complete; fetched first, its
+                        // lines need not be waited for one by one.
+                        out.iter().for_each(|row| prefetch_all(&row[place(p)]));
                     }
-                    let at = |p: usize, start: usize| (first_panel + p) * panel + start;
-                    let place = at(p, start)..at(p, start) + words;
-                    let mut b = &values[place.clone()];
-                    // What will be read when this has been.
-                    let next = match () {
-                        () if depth == panel => at(p + group, 0),
-                        () if p + 1 < panels => at(p + 1, start),
-                        () if start + depth < panel => at(0, start + depth),
-                        () => at(panels, 0),
-                    };
-                    let next = values.get(next..).unwrap_or_default();
-                    let ahead = Ahead::of(&next[..words.min(next.len())]).part(i, count);
-                    if tile != format {
-                        expanded.resize(b.len() * per);
-                        // SAFETY: there is no instruction set with tiles that has no AVX2.
-                        unsafe {
-                            expand_panel(tile, format, b, matrix.rest_in(place), columns, expanded)
-                        };
-                        b = expanded;
-                    }
-                    simd.multiply(tile, a, b, sums, start > 0, ahead);
+                    let words = loops.words(panels.start + p, start);
+                    let next = loops.next(&panels, p, start);
+                    let next = b.values.get(next..).unwrap_or_default();
+                    let next = &next[..words.len().min(next.len())];
+                    let prefetch = Prefetch::of(next).part(i, count);
+                    let panel = loops.multiplied(simd, b, words, expanded);
+                    simd.multiply(loops.tile, a, panel, c, start > 0, prefetch);
                 }
             }
-            let ranges = rows.ranges.get(top..).unwrap_or_default();
-            let finish = Finish { b: matrix, epilogue, format: tile, column: first_column, ranges };
-            for (p, sums) in sums.chunks_exact_mut(size).enumerate() {
-                match columns {
-                    32 => finish.panel::<32, S, C>(simd, sums, columns, out, place(p)),
-                    _ => finish.panel::<LANES, S, C>(simd, sums, columns, out, place(p)),
-                }
+            let quantization = packed.quantization.get(block.top..).unwrap_or_default();
+            let format = loops.tile;
+            let finish = ApplyEpilogue { b, epilogue, format, column: first_column, quantization };
+            for (p, c) in accumulators.chunks_exact_mut(size).enumerate() {
+                finish.panel(simd, c, S::NR, out, place(p));
             }
         }
     }
 }
 
-/// Cuts `m` rows, packed in blocks of `height`, into bands of at most `most`, as even as can be: for each the number of its block,
-/// that one's first row, and in it the band's own first row and the next one's, filled up as the tiles of `S` want it.
-#[cfg(target_arch = "x86_64")]
+/// The sizes of the loops of one product.
+struct Loops {
+    /// The format of the tile.
+    tile: Format,
+    /// Words of a panel, in the format that it is kept in.
+    panel: usize,
+    /// Words of a panel that meet KC words of each row of `A`.
+    kc_words: usize,
+    /// Words of a panel between two visits to the accumulators.
+    kc: usize,
+    /// Rows of a block.
+    mc: usize,
+    /// Panels that all blocks go through together.
+    nc: usize,
+}
+
+impl Loops {
+    #[inline(always)]
+    fn new<S: Tile>(simd: S, b: Factor, m: usize) -> Self {
+        let tile = b.multiplied_as(simd);
+        let panel = b.words() * S::NR;
+        let kc_words = KC * tile.values_per_word() / b.format.values_per_word() * S::NR;
+        // Blocks of one tile keep their accumulators in registers all along K; the panels of a
+        // group then stay in cache for all blocks.
+        let (mc, kc, nc) = match S::WHOLE_K && tile == b.format && m > FEW_ROWS {
+            true => (S::MR, panel, (S::NC_WORDS / panel.max(1)).clamp(1, NC)),
+            false => (MC, kc_words, NC),
+        };
+        Self { tile, panel, kc_words, kc, mc, nc }
+    }
+
+    /// The words of panel `panel` that are multiplied at one visit, from `start` on.
+    #[inline(always)]
+    fn words(&self, panel: usize, start: usize) -> Range<usize> {
+        let first = panel * self.panel;
+        first + start..first + (start + self.kc).min(self.panel)
+    }
+
+    /// Where the words begin that are read after those of panel `p` of the group from `start` on.
+    #[inline(always)]
+    fn next(&self, panels: &Range<usize>, p: usize, start: usize) -> usize {
+        let (panel, start) = match () {
+            () if self.kc == self.panel => (p + self.nc, 0),
+            () if p + 1 < panels.len() => (p + 1, start),
+            () if start + self.kc < self.panel => (0, start + self.kc),
+            () => (panels.len(), 0),
+        };
+        (panels.start + panel) * self.panel + start
+    }
+
+    /// The words at `place` in the format of the tile: as they are, or expanded.
+    #[inline(always)]
+    fn multiplied<'a, S: Tile>(
+        &self,
+        simd: S,
+        b: Factor<'a>,
+        place: Range<usize>,
+        expanded: &'a mut Lines,
+    ) -> &'a [u32] {
+        let (words, rest) = b.words_in(place);
+        if self.tile == b.format {
+            return words;
+        }
+        expanded.resize(words.len() * b.format.values_per_word() / self.tile.values_per_word());
+        simd.expand(self.tile, b.format, words, rest, expanded);
+        expanded
+    }
+}
+
+/// Rows of packed `A` that go through a group of panels together.
+struct McBlock {
+    /// The number of the packed rows that it is part of.
+    packed: usize,
+    /// The first of those rows.
+    first: usize,
+    /// The first row of the block, and the one after its last, in the packed rows.
+    top: usize,
+    end: usize,
+}
+
+impl McBlock {
+    fn rows(&self) -> usize {
+        self.end - self.top
+    }
+
+    /// Its rows from a chunk of `K` on; `packed` are `height` rows and padding.
+    #[inline(always)]
+    fn a<'a, S: Tile>(&self, packed: &'a PackedA, chunk: usize, height: usize) -> BlockA<'a> {
+        let height = height.next_multiple_of(S::M_STEP);
+        let (words, _) = packed.words.as_chunks::<KC>();
+        BlockA { words: &words[chunk * height + self.top..], height, rows: self.rows() }
+    }
+}
+
+/// Cuts `m` rows, packed `height` at a time, into blocks of at most `mc`, as even as possible and
+/// padded as the tiles of `S` ask for.
 #[inline(always)]
-fn bands<S: Tile>(
-    m: usize,
-    height: usize,
-    most: usize,
-) -> impl Iterator<Item = (usize, usize, usize, usize)> {
-    (0..m).step_by(height.max(1)).enumerate().flat_map(move |(block, first)| {
-        let steps = height.min(m - first).div_ceil(S::ROW_STEP);
-        tiles(steps, most / S::ROW_STEP)
-            .map(move |(top, end)| (block, first, top * S::ROW_STEP, end * S::ROW_STEP))
+fn mc_blocks<S: Tile>(m: usize, height: usize, mc: usize) -> impl Iterator<Item = McBlock> {
+    (0..m).step_by(height.max(1)).enumerate().flat_map(move |(packed, first)| {
+        let steps = height.min(m - first).div_ceil(S::M_STEP);
+        tiles(steps, mc / S::M_STEP).map(move |(top, end)| McBlock {
+            packed,
+            first,
+            top: top * S::M_STEP,
+            end: end * S::M_STEP,
+        })
     })
 }
 
-/// The number of operations in `steps` rounds of multiply-adds on registers alone, of the tile for `format`.
-pub(super) fn register_multiply_adds(isa: Isa, format: Format, steps: usize) -> Option<usize> {
-    match (isa, format, steps) {
-        (Isa::Scalar(_), ..) => None,
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2(simd), format, steps) => simd.multiply_adds(simd.tile_for(format), steps),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(simd), format, steps) => simd.multiply_adds(simd.tile_for(format), steps),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Amx(simd), format, steps) => simd.multiply_adds(simd.tile_for(format), steps),
-    }
-}
-
-fn contiguous<'a, C>(out: &'a mut ArrayViewMut2<C>) -> Vec<&'a mut [C]> {
+pub(super) fn contiguous<'a, C>(out: &'a mut ArrayViewMut2<C>) -> Vec<&'a mut [C]> {
     let rows = out.rows_mut().into_iter();
     rows.map(|row| row.into_slice().expect("the rows of `out` are contiguous")).collect()
 }

@@ -1,4 +1,5 @@
-//! [`Spread`]: what is done to the columns of a product before its factors become 8-bit integers.
+//! [`Spread`]: rescaling and repeating columns before the factors of a product become 8-bit
+//! integers.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -6,35 +7,37 @@ use std::collections::BinaryHeap;
 use rayon::prelude::*;
 
 use super::element::{Element, to_floats};
-use super::words::WEIGHT_STEPS;
+use super::format::WEIGHT_STEPS;
 use crate::kernels::isa::Isa;
 use crate::kernels::lanes::{LANES, Lanes, filled_up, fold, zip};
-use crate::kernels::simd::{Kernel, Simd};
+use crate::kernels::simd::{Kernel, Tier};
 
-/// What is done to the columns of the two factors, `A` `[M, K]` and `B` `[N, K]`, before 8-bit integers are made of them. The
-/// product stays what it is, and the steps become finer in which its factors are rounded.
+/// Rescales and repeats columns of the two factors, `A` `[M, K]` and `B` `[N, K]`, before they
+/// become 8-bit integers. The product stays the same, and its factors are rounded in finer steps.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spread {
-    /// Columns of `A` are multiplied by these, and those of `B` divided by them, `[K]`; empty for nothing.
+    /// Columns of `A` are multiplied by these, and those of `B` divided by them, `[K]`; empty for
+    /// nothing.
     ///
     /// Source: Xiao et al. 2023 (SmoothQuant), <https://arxiv.org/abs/2211.10438>.
     pub(super) balance: Vec<f32>,
-    /// Columns of `A` that stand once more behind the others, and each time they are named here. The weights that meet such a
-    /// column are sums of two integers or more, so that one large weight does not make the steps of its whole row coarse.
+    /// Columns of `A` that are appended to the others, once for each time they are listed. The
+    /// weights of such a column are sums of two integers or more, so that one large weight does not
+    /// make the steps of its whole row coarse.
     ///
     /// Source: Zhao et al. 2019 (outlier channel splitting), <https://arxiv.org/abs/1901.09504>.
     pub(super) repeated: Vec<u32>,
 }
 
 impl Spread {
-    /// How many columns are repeated: 2 % of them, in whole steps of the tile that takes the longest. Of a product that is not
-    /// deep these are none, which its weights allow.
+    /// How many columns are repeated: 2 % of them, a multiple of the longest step of any tile. For
+    /// a small `K` that is none, and the weights of such layers do not need it.
     fn repeats(k: usize) -> usize {
         k / 48 / 64 * 64
     }
 
-    /// What suits the weights whose rows these are, and the largest magnitude in each row, `[N]`. `magnitudes` `[K]` are those
-    /// of `A`'s columns, where they are known.
+    /// The columns to rescale and to repeat for these rows of weights, and the largest magnitude in
+    /// each row, `[N]`. `magnitudes` `[K]` are those of `A`'s columns, where they are known.
     pub(super) fn of(isa: Isa, rows: &[&[f32]], magnitudes: Option<&[f32]>) -> (Self, Vec<f32>) {
         let factors = magnitudes.map_or_else(Vec::new, |magnitudes| factors(isa, magnitudes, rows));
         let mut peaks = vec![0.0; rows.len()];
@@ -64,7 +67,8 @@ impl Spread {
         own
     }
 
-    /// Rows of `B` as they are quantised, one after another, and the scale of each; nothing if nothing is done to them.
+    /// Rows of `B` as they are quantised, one after another, and the scale of each; nothing if
+    /// nothing is done to them.
     #[inline(always)]
     pub(super) fn of_b<'b, E: Element>(
         &self,
@@ -91,7 +95,7 @@ impl Spread {
             values.iter_mut().zip(weights).for_each(|(y, (x, factor))| *y = x.to_f32() * factor);
             let peak = peak(values, &shares);
             *scale = if peak > 0.0 { peak / WEIGHT_STEPS } else { 1.0 };
-            // Each takes as much as an integer can hold, the column itself what is left.
+            // Each takes as much as an integer can hold, the column itself the remainder.
             let most = *scale * WEIGHT_STEPS;
             for (part, &column) in behind.iter_mut().zip(repeated) {
                 let value = &mut values[column as usize];
@@ -103,7 +107,8 @@ impl Spread {
     }
 }
 
-/// What the columns of `B` are multiplied by: `√(magnitude of A's column / that of B's)`, the paper's eq. 4 with α = ½.
+/// The factors for the columns of `B`: `√(magnitude of A's column / that of B's)`, the paper's eq.
+/// 4 with α = ½.
 fn factors(isa: Isa, magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
     /// Keeps a column of zeros from a division by zero.
     const LEAST: f32 = 1e-5;
@@ -120,7 +125,8 @@ fn factors(isa: Isa, magnitudes: &[f32], rows: &[&[f32]]) -> Vec<f32> {
     magnitudes.iter().zip(&largest).map(factor).collect()
 }
 
-/// The columns to repeat: time and again that of the weight which gives a row the coarsest steps of all rows.
+/// The columns to repeat: time and again that of the weight which gives a row the coarsest steps of
+/// all rows.
 fn repeated(isa: Isa, rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u32> {
     let k = rows.first().map_or(0, |row| row.len());
     let count = Spread::repeats(k);
@@ -139,7 +145,8 @@ fn repeated(isa: Isa, rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u3
             break;
         }
         coarsest.push(Coarse { peak, row });
-        // What another row had repeated may have made this one's steps finer: then it waits for its turn.
+        // A column repeated for another row may have made this row's steps finer: then it waits for
+        // its turn.
         if peak >= before || coarsest.peek().is_some_and(|first| first.row == row) {
             times[column] += 1.0;
             shares[column] = whole[column] / times[column];
@@ -149,7 +156,8 @@ fn repeated(isa: Isa, rows: &[&[f32]], factors: &[f32], peaks: &[f32]) -> Vec<u3
     repeated
 }
 
-/// A row, ordered by its largest weight when that was last looked for; it can only have become smaller.
+/// A row, ordered by its largest weight when that was last looked for; it can only have become
+/// smaller.
 struct Coarse {
     peak: f32,
     row: usize,
@@ -185,24 +193,25 @@ struct Peaks<'a> {
     peaks: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for Peaks<'_> {
+impl Kernel for Peaks<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { rows, factors, peaks } = self;
         peaks.iter_mut().zip(rows).for_each(|(max, row)| *max = peak(row, factors));
     }
 }
 
-/// The last column of the largest magnitude in a row whose values are multiplied by `shares`, and that magnitude.
+/// Finds the last column of the largest magnitude in a row whose values are multiplied by `shares`,
+/// and that magnitude.
 struct Largest<'a> {
     row: &'a [f32],
     shares: &'a [f32],
     largest: &'a mut (usize, f32),
 }
 
-impl<S: Simd> Kernel<S> for Largest<'_> {
+impl Kernel for Largest<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { row, shares, largest } = self;
         let peak = peak(row, shares);
         *largest = (0, peak);
@@ -215,15 +224,15 @@ impl<S: Simd> Kernel<S> for Largest<'_> {
     }
 }
 
-/// What is largest so far in each column, or larger in one of some rows.
+/// Raises the largest magnitude of each column to that of some rows.
 struct LargerColumns<'a> {
     rows: &'a [&'a [f32]],
     largest: &'a mut [f32],
 }
 
-impl<S: Simd> Kernel<S> for LargerColumns<'_> {
+impl Kernel for LargerColumns<'_> {
     #[inline(always)]
-    fn run(self, _: S) {
+    fn run<S: Tier>(self, _: S) {
         let Self { rows, largest } = self;
         for row in rows {
             // A closure given to `for_each` would be compiled without the instructions.
@@ -237,7 +246,7 @@ impl<S: Simd> Kernel<S> for LargerColumns<'_> {
 /// The largest magnitude in a row whose values are multiplied by `factors`; empty for nothing.
 #[inline(always)]
 fn peak(row: &[f32], factors: &[f32]) -> f32 {
-    // A comparison keeps the old value where there is no number, and is one instruction, unlike `f32::max`.
+    // The comparison ignores NaN and is one instruction, unlike `f32::max`.
     let larger = |a: f32, b: f32| if b.abs() > a { b.abs() } else { a };
     let mut peaks: Lanes = [0.0; LANES];
     let (chunks, tail) = row.as_chunks();

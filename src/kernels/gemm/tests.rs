@@ -1,23 +1,30 @@
-//! Every instruction set and precision against `f64`, and the promise that a row's bits depend on nothing but the row.
+//! Every instruction set and precision against `f64`, and the promise that a row's bits depend on
+//! nothing but the row.
 
 use half::bf16;
 use ndarray::{Array2, ArrayView1, s};
 
 use super::*;
+use crate::kernels::isa::Isa;
 use crate::kernels::memory::Arena;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::Amx;
+use crate::kernels::{Precision, assert_same_class, reference};
+
+/// Those of this machine, and one with tiles that every machine has.
+fn every_isa() -> Vec<Isa> {
+    Isa::available().iter().copied().chain([Isa::portable()]).collect()
+}
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 7 + seed) as f32).sin())
 }
 
 fn exact(a: &Array2<f32>, b: &Array2<f32>) -> Array2<f64> {
-    a.mapv(f64::from).dot(&b.mapv(f64::from).t())
+    reference::matmul(a.view(), b.view(), Epilogue::None)
 }
 
-/// Of a product of factors that are split into two bf16: either lacks up to 2⁻¹⁸ of itself (bf16 rounds by up to 2⁻⁹, and so
-/// does what is left), and the product of the two lower halves, as small, is left out.
+/// The relative error of a product of factors that are split into two bf16: either misses up to
+/// 2⁻¹⁸ of itself (bf16 rounds by up to 2⁻⁹, and so does the remainder), and the product of the two
+/// lower halves, as small, is omitted.
 const SPLIT: f64 = 3.0 / (1 << 18) as f64;
 
 /// The exact product of what `a` and `b` are rounded to, and how far a result may be from it.
@@ -28,13 +35,13 @@ fn expected(
     b: &Array2<f32>,
 ) -> (Array2<f64>, Array2<f64>) {
     let k = a.ncols() as f64;
-    let round = |x: f32| match precision {
-        Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
-        _ => x,
+    let round = |x: &Array2<f32>| match precision {
+        Precision::Bf16 => reference::to_bf16(x.view()),
+        _ => x.clone(),
     };
-    let (a, b) = (a.mapv(round), b.mapv(round));
-    // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k times in the worst
-    // case, √k times if the roundings are independent. Twice that is allowed.
+    let (a, b) = (round(a), round(b));
+    // Each of k additions rounds a partial sum that is at most Σ|a·b|: by half an epsilon of it, k
+    // times in the worst case, √k times if the roundings are independent. Twice that is allowed.
     let size = exact(&a.mapv(f32::abs), &b.mapv(f32::abs));
     let mut tolerance = &size * f64::from(f32::EPSILON) * k.sqrt();
     if precision == Precision::F32 && isa.splits_f32() {
@@ -80,7 +87,7 @@ fn every_isa_agrees_with_f64_in_every_precision_for_shapes_around_the_tiles() {
     ] {
         let (a, b) = (matrix(m, k, 1), matrix(n, k, 2));
         for precision in Precision::ALL {
-            for &isa in Isa::available() {
+            for isa in every_isa() {
                 let (want, tolerance) = expected(isa, precision, &a, &b);
                 let b = PackedMatrix::new(isa, precision, b.view());
                 let mut got = Array2::from_elem((m, n), f32::NAN);
@@ -106,7 +113,7 @@ fn rows_that_are_hard_to_quantise() {
     let rows = [[0.0; 4], [3.0; 4], [-2.0; 4], [0.01, -0.02, 500.0, 0.03], [7.0, 7.5, 8.0, 9.0]];
     let a = Array2::from_shape_fn((5, 4), |(i, j)| rows[i][j]);
     let b = Array2::from_shape_fn((5, 4), |(i, j)| rows[4 - i][j] - 1.0);
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let (want, tolerance) = expected(isa, Precision::Int8, &a, &b);
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
         let mut got = Array2::<f32>::zeros((5, 5));
@@ -117,12 +124,69 @@ fn rows_that_are_hard_to_quantise() {
     }
 }
 
+/// NaN and ∞ in either factor, at the edges of tiles and panels.
+#[test]
+fn nan_and_infinities_come_out_as_in_the_reference() {
+    const SPECIAL: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let (m, n, k) = (14, 35, 200);
+    let finite = (matrix(m, k, 1), matrix(n, k, 2));
+    for (i, j, p) in [(0, 0, 0), (13, 34, 199), (6, 16, 192)] {
+        for (x, y) in SPECIAL.into_iter().flat_map(|x| [(x, 1.0), (1.0, x), (x, 0.0), (0.0, x)]) {
+            let (mut a, mut b) = finite.clone();
+            (a[[i, p]], b[[j, p]]) = (x, y);
+            let bias: Vec<f32> = (0..n).map(|j| j as f32).collect();
+            for activation in [Activation::Identity, Activation::Gelu] {
+                let epilogue = Epilogue::Bias(&bias, activation);
+                let want = reference::matmul(a.view(), b.view(), epilogue);
+                for isa in every_isa() {
+                    for precision in Precision::ALL {
+                        let product = |a: &Array2<f32>, b: &Array2<f32>| {
+                            let b = PackedMatrix::new(isa, precision, b.view());
+                            let mut out = Array2::<f32>::zeros((m, n));
+                            par_matmul(&Team::alone(), a.view(), &b, out.view_mut(), epilogue);
+                            out
+                        };
+                        let got = product(&a, &b);
+                        let what = format!(
+                            "{isa}, {precision}, {activation:?}: {x} · {y} at {i}, {j}, {p}"
+                        );
+                        if precision == Precision::Int8 {
+                            // Integers have neither NaN nor ∞; but no other element may change.
+                            let (mut a, mut b) = (a.clone(), b.clone());
+                            a[[i, p]] = finite.0[[i, p]];
+                            b[[j, p]] = finite.1[[j, p]];
+                            let clean = product(&a, &b);
+                            let outside = |(r, c): (usize, usize)| r != i && c != j;
+                            for (at, got) in got.indexed_iter().filter(|&(at, _)| outside(at)) {
+                                assert_eq!(*got, clean[at], "{what}, element {at:?}");
+                            }
+                        } else if isa.splits_f32() && precision == Precision::F32 {
+                            // ∞ · (high + low) is NaN where the low half is 0.
+                            for (got, want) in got.iter().zip(&want) {
+                                assert_eq!(
+                                    got.is_finite(),
+                                    want.is_finite(),
+                                    "{what}: {got} {want}"
+                                );
+                            }
+                        } else {
+                            let want = want.as_slice().expect("contiguous");
+                            let got = got.as_slice().expect("contiguous");
+                            assert_same_class(got, want, format_args!("{what}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn strided_views_and_memory_used_again() {
     let (a, b) = (matrix(10, 12, 1), matrix(20, 12, 2));
     let (a, b) = (a.slice(s![2..9, 4..8]), b.slice(s![3..8;2, 4..8]));
     let (a_owned, b_owned) = (a.to_owned(), b.to_owned());
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let (want, tolerance) = expected(isa, Precision::F32, &a_owned, &b_owned);
         let mut packed = PackedMatrix::empty(isa, Precision::F32);
         packed.repack(matrix(40, 50, 3).view());
@@ -145,7 +209,7 @@ fn balanced_columns_lose_less_to_integers() {
     let b = matrix(9, 64, 2);
     let magnitudes: Vec<f32> = (0..64).map(size).collect();
     let want = exact(&a, &b);
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let distance = |b: PackedMatrix| {
             let mut got = Array2::<f32>::zeros((7, 9));
             matmul(a.slice(s![.., ..;1]), &b, &mut got.view_mut());
@@ -176,7 +240,7 @@ fn a_large_weight_leaves_the_others_of_its_row_their_digits() {
         let mut b = matrix(9, k, 2);
         b[[4, k / 2]] = 20.0;
         let want = exact(&a, &b);
-        for &isa in Isa::available() {
+        for isa in every_isa() {
             let distance = |b: &PackedMatrix| {
                 let mut got = Array2::<f32>::zeros((7, 9));
                 matmul(a.view(), b, &mut got.view_mut());
@@ -218,7 +282,7 @@ fn parts_that_name_a_column_that_is_not_there() {
     assert!(of(wrong).is_none());
 }
 
-/// What rounding has left of the weights, and rows that are not rounded.
+/// Weights with their rounding errors, and rows that are not rounded.
 #[test]
 fn integers_multiplied_in_full_are_nearly_the_weights() {
     for (m, n, k) in [(1, 40, 30), (7, 33, 70), (70, 9, 3072), (600, 70, 333)] {
@@ -226,8 +290,8 @@ fn integers_multiplied_in_full_are_nearly_the_weights() {
         b[[n / 2, k / 2]] = 20.0;
         let want = exact(&a, &b);
         let magnitudes: Vec<f32> = (0..k).map(|j| 1.0 + (j % 5) as f32).collect();
-        for (&isa, magnitudes) in
-            Isa::available().iter().flat_map(|isa| [(isa, None), (isa, Some(&*magnitudes))])
+        for (isa, magnitudes) in
+            every_isa().into_iter().flat_map(|isa| [(isa, None), (isa, Some(&*magnitudes))])
         {
             let (what, arena) = (format!("{isa}, {m} × {n} × {k}"), Arena::default());
             let weights = |rest| {
@@ -263,12 +327,12 @@ fn a_product_too_deep_for_integers() {
     // All but one value at the top of its range, all weights at theirs.
     let a = Array2::from_shape_fn((1, k), |(_, p)| if p == 0 { 0.0 } else { 1.0 });
     let b = Array2::ones((1, k));
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let b = PackedMatrix::new(isa, Precision::Int8, b.view());
         let mut got = Array2::<f32>::zeros((1, 1));
         matmul(a.view(), &b, &mut got.view_mut());
-        // In `f32` equal terms round the same way each time: by k · ε/2 of the sum in the worst case. An overflow would be
-        // off by more than the sum itself.
+        // In `f32` equal terms round the same way each time: by k · ε/2 of the sum in the worst
+        // case. An overflow would be off by more than the sum itself.
         assert!((got[[0, 0]] - 69_999.0).abs() < 292.0, "{isa}: {got}");
     }
 }
@@ -277,8 +341,8 @@ fn a_product_too_deep_for_integers() {
 #[test]
 fn a_row_has_the_same_bits_in_any_product_and_with_any_number_of_threads() {
     let (a, b) = (matrix(380, 768, 3), matrix(900, 768, 4));
-    let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
-    for (isa, precision) in Isa::available().iter().flat_map(every) {
+    let every = |isa: Isa| Precision::ALL.map(|precision| (isa, precision));
+    for (isa, precision) in every_isa().into_iter().flat_map(every) {
         let b = PackedMatrix::new(isa, precision, b.view());
         let mut whole = Array2::<f32>::zeros((380, 900));
         matmul(a.view(), &b, &mut whole.view_mut());
@@ -308,8 +372,8 @@ fn a_row_of_bf16_has_the_same_bits_in_any_product_and_with_any_number_of_threads
     let (a, b) = (matrix(380, 770, 3).mapv(bf16::from_f32), matrix(333, 770, 4));
     let bias: Vec<f32> = (0..333).map(|j| (j as f32).cos()).collect();
     let epilogue = Epilogue::Bias(&bias, Activation::Gelu);
-    let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
-    for (isa, precision) in Isa::available().iter().flat_map(every) {
+    let every = |isa: Isa| Precision::ALL.map(|precision| (isa, precision));
+    for (isa, precision) in every_isa().into_iter().flat_map(every) {
         let b = PackedMatrix::new(isa, precision, b.view());
         let product = |threads: usize, rows: std::ops::Range<usize>| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -341,7 +405,7 @@ fn the_epilogue_sees_every_element_once() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     let (a, b) = (Array2::<f32>::zeros((70, 200)), Array2::<f32>::zeros((130, 200)));
     let bias: Vec<f32> = (0..130).map(|j| j as f32 - 65.0).collect();
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         let b = PackedMatrix::new(isa, Precision::F32, b.view());
         let mut out = Array2::<f32>::zeros((70, 130));
         let epilogue = Epilogue::Bias(&bias, Activation::Relu);
@@ -354,14 +418,14 @@ fn the_epilogue_sees_every_element_once() {
 
 #[test]
 fn cuts_leave_no_empty_piece() {
-    for &isa in Isa::available() {
+    for isa in every_isa() {
         for (m, n) in [(1, 1), (1, 3072), (3, 2), (600, 768), (2048, 768), (5, 100_000), (13, 770)]
         {
             let b = PackedMatrix::new(isa, Precision::F32, Array2::<f32>::zeros((n, 64)).view());
             for threads in [1, 2, 3, 8, 64] {
                 let mut out = Array2::<f32>::zeros((m, n));
-                let pieces = Cuts::new(Factor::from(&b), m, threads)
-                    .rectangles(out.view_mut(), isa.columns());
+                let pieces =
+                    Cuts::new(Factor::from(&b), m, threads).rectangles(out.view_mut(), isa.nr());
                 assert!(pieces.iter().all(|piece| !piece.out.is_empty()), "{isa} {m}×{n}");
                 assert_eq!(pieces.iter().map(|piece| piece.out.len()).sum::<usize>(), m * n);
             }
@@ -369,7 +433,7 @@ fn cuts_leave_no_empty_piece() {
     }
 }
 
-/// What is bf16 already counts as what it is, and results are rounded once.
+/// Rows of bf16 are multiplied by their values, and results are rounded once.
 #[test]
 fn rows_of_bf16_are_their_values() {
     let round = |x: &Array2<f32>| x.mapv(bf16::from_f32);
@@ -380,8 +444,8 @@ fn rows_of_bf16_are_their_values() {
         let (a, b) = (round(&matrix(m, k, 1)), round(&matrix(n, k, 2)));
         let (wide_a, wide_b, across) =
             (widen(&a), widen(&b), b.t().as_standard_layout().to_owned());
-        let every = |&isa| Precision::ALL.map(|precision| (isa, precision));
-        for (isa, precision) in Isa::available().iter().flat_map(every) {
+        let every = |isa: Isa| Precision::ALL.map(|precision| (isa, precision));
+        for (isa, precision) in every_isa().into_iter().flat_map(every) {
             let what = format!("{isa}, {precision}, {m}×{n}×{k}");
             let packed = PackedMatrix::new(isa, precision, wide_b.view());
             let mut repacked = PackedMatrix::empty(isa, precision);
@@ -400,7 +464,7 @@ fn rows_of_bf16_are_their_values() {
                 let mut got = Array2::<f32>::zeros((m, n));
                 par_matmul(&team, a.view(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}");
-                // Rows whose values do not stand side by side.
+                // Rows whose values are not contiguous.
                 let strided = a.t().as_standard_layout().to_owned();
                 par_matmul(&team, strided.t(), &packed, got.view_mut(), epilogue);
                 assert_eq!(got, want, "{what}, strided");
@@ -415,8 +479,8 @@ fn rows_of_bf16_are_their_values() {
     }
 }
 
-/// What [`LAYOUT`] 3 packs: instruction set, precision, hash of the packed matrices. If the packing has to change, raise
-/// `LAYOUT` and put the new hashes here, under the new number.
+/// What [`LAYOUT`] 3 packs: instruction set, precision, hash of the packed matrices. If the packing
+/// has to change, raise `LAYOUT` and put the new hashes here, under the new number.
 const PACKED_BY_LAYOUT_3: [(&str, Precision, u64); 12] = [
     ("scalar", Precision::F32, 0x6953_b63b_0a50_d0cd),
     ("scalar", Precision::Bf16, 0x299a_2796_e00f_4f3c),
@@ -435,7 +499,8 @@ const PACKED_BY_LAYOUT_3: [(&str, Precision, u64); 12] = [
 #[test]
 fn a_change_of_what_is_packed_comes_with_a_new_layout() {
     const { assert!(LAYOUT == 3, "the hashes below are those of layout 3") };
-    // Numbers of which every machine has the same bits, and of some size for each of the three formats.
+    // Numbers of which every machine has the same bits, and of some size for each of the three
+    // formats.
     let number = |i: usize, j: usize| ((i * 37 + j * 101 + i * j) % 1021) as f32 / 64.0 - 7.0;
     let hash = |isa: Isa, precision: Precision| {
         let mut bytes = Vec::new();
@@ -458,9 +523,7 @@ fn a_change_of_what_is_packed_comes_with_a_new_layout() {
     #[allow(unused_mut, reason = "nothing is added on other architectures")]
     let mut tiers = Isa::available().to_vec();
     #[cfg(target_arch = "x86_64")]
-    tiers.extend(
-        Amx::to_pack().map(Isa::Amx).filter(|_| tiers.iter().all(|isa| isa.name() != "amx")),
-    );
+    tiers.extend(Isa::amx_to_pack().filter(|amx| !tiers.contains(amx)));
     let names: Vec<&str> = tiers.iter().map(|isa| isa.name()).collect();
     println!("packed for {}", names.join(", "));
     let mut changed = Vec::new();

@@ -1,22 +1,23 @@
 //! The AMX tiles: 16 or 32 rows × 2 tile registers of 16 columns.
 //!
-//! A tile register is 16 rows of 64 bytes. `tdpbf16ps` and `tdpbusd` take one with 16 rows of `A`, one with 16 steps of `B`
-//! and one with 16 × 16 sums, and keep the multipliers busy for 16 cycles; loading a register takes 8. With 2 × 2 sums each
-//! register that is loaded serves two products.
+//! A tile register is 16 rows of 64 bytes. `tdpbf16ps` and `tdpbusd` take one with 16 rows of `A`,
+//! one with 16 steps of `B` and one with 16 × 16 sums, and keep the multipliers busy for 16 cycles;
+//! loading a register takes 8. With 2 × 2 sums each register that is loaded serves two products.
 
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{Ahead, Band, DEPTH, Fetch, Tile, check};
-use crate::kernels::amx::Configured;
-use crate::kernels::gemm::words::{Encode, Format, PAIRS, Scaling};
-use crate::kernels::simd::Amx;
+use super::prefetch::{Prefetch, PrefetchSteps};
+use super::{BlockA, KC, Tile, avx2_expand, check, sse_transpose};
+use crate::kernels::amx::permission;
+use crate::kernels::gemm::format::{Encode, Format, PAIRS, Scaling};
+use crate::kernels::x86::Amx;
 
 /// Rows of a tile register, and words of a row of it.
 const SIDE: usize = 16;
-const COLUMNS: usize = 2 * SIDE;
+const NR: usize = 2 * SIDE;
 
-/// As without the tile registers.
+/// As without tile registers.
 impl Encode for Amx {
     #[inline(always)]
     fn round_rows(
@@ -44,17 +45,22 @@ impl Encode for Amx {
     fn encode_first_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) -> usize {
         self.avx512().encode_first_pairs(even, odd, words)
     }
+
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        sse_transpose::transpose(rows, panel);
+    }
 }
 
 impl Tile for Amx {
-    const ROWS: usize = 2 * SIDE;
-    const COLUMNS: usize = COLUMNS;
+    const MR: usize = 2 * SIDE;
+    const NR: usize = NR;
     /// 1.5 MiB of a second-level cache of 2.
-    const BLOCK: usize = 384 << 10;
-    const WHOLE: bool = false;
-    const GROUP_WORDS: usize = 0;
-    const ROW_STEP: usize = SIDE;
-    const WORD_STEP: usize = SIDE;
+    const PACKED_WORDS: usize = 384 << 10;
+    const WHOLE_K: bool = false;
+    const NC_WORDS: usize = 0;
+    const M_STEP: usize = SIDE;
+    const K_STEP: usize = SIDE;
 
     type State = Configured;
 
@@ -63,7 +69,7 @@ impl Tile for Amx {
         Configured::new(self)
     }
 
-    /// All that matrices are kept in: `f32` by the tile of AVX-512.
+    /// All formats that matrices are kept in: `f32` by the tile of AVX-512.
     #[inline(always)]
     fn has_tile(self, format: Format) -> bool {
         format != Format::Int16
@@ -74,17 +80,17 @@ impl Tile for Amx {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         check(self, format, a, b, c);
         if format == Format::F32 {
             return self.avx512().multiply(format, a, b, c, accumulate, ahead);
         }
-        let words = b.len() / COLUMNS;
+        let words = b.len() / NR;
         let block = if format == Format::Bf16Pairs { PAIRS } else { SIDE };
         assert!(words.is_multiple_of(block), "tile: {words} words in blocks of {block}");
         let blocks = words / block;
@@ -96,13 +102,14 @@ impl Tile for Amx {
         }
         let a = a.chunk(0);
         let count = a.len().div_ceil(2 * SIDE);
-        let tiles = a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * COLUMNS));
+        let tiles = a.chunks(2 * SIDE).zip(c.chunks_mut(2 * SIDE * NR));
         for (i, (a, c)) in tiles.enumerate() {
             let ahead = ahead.part(i, count).over(blocks);
             let (a, b, c, two) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), a.len() == 2 * SIDE);
-            // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By `check`, `a` is 16 or 32
-            // rows of DEPTH words, `b` has at most DEPTH steps of COLUMNS words, of which `blocks` times `block` are there, and
-            // `c` has as many rows of COLUMNS words as `a` has rows. A prefetch may be given any address.
+            // SAFETY: an `Amx` exists only where the instructions were detected and permitted. By
+            // `check`, `a` is 16 or 32 rows of KC words, `b` has at most KC steps of NR words, of
+            // which `blocks` times `block` are there, and `c` has as many rows of NR words as `a`
+            // has rows. A prefetch may be given any address.
             unsafe {
                 match (format, two) {
                     (Format::Bf16, true) => bf16_two(a.cast(), b, c, blocks, accumulate, ahead),
@@ -117,36 +124,68 @@ impl Tile for Amx {
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls functions that read and write by pointer: see the block")]
-    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
-        if format == Format::F32 {
-            return self.avx512().multiply_adds(format, steps);
-        }
-        let _configured = Configured::new(self);
-        // SAFETY: an `Amx` exists only where the instructions were detected and permitted; registers are all they touch.
-        unsafe {
-            match format {
-                Format::Int8 => int8_registers(steps),
-                _ => bf16_registers(steps),
-            }
-        }
-        let operations = 2 * SIDE * SIDE * SIDE * 4 * steps;
-        Some(match format {
-            Format::Int8 => 4 * operations,
-            Format::Bf16 => 2 * operations,
-            // Three products of bf16 for one of f32.
-            _ => 2 * operations / 3,
-        })
+    #[allow(unsafe_code, reason = "calls a function that needs AVX2: see the block")]
+    fn expand(self, to: Format, format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+        // SAFETY: a value of `Amx` exists only where AVX2 was detected.
+        unsafe { avx2_expand::expand(to, format, words, rest, NR, out) }
     }
 }
 
-/// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for each pair of registers.
+/// While this exists, the tile registers of the thread that made it are all 16 rows of 64 bytes.
 ///
-/// Each takes pointers to `[rows][DEPTH]` words of `a`, to `[16 · blocks][COLUMNS]` of `b` and to `[rows][COLUMNS]` of `c`;
-/// `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b` in 6 and 7. With each block its share of what comes
-/// after `b` is fetched.
+/// It does not outlive a product, so that other users of AMX in the same thread are not disturbed
+/// and the operating system has nothing to save in between.
+pub(crate) struct Configured(std::marker::PhantomData<*const ()>);
+
+impl Configured {
+    /// Asks for permission if nobody has yet.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system refused it.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "is one instruction: see the block")]
+    fn new(_proof: Amx) -> Self {
+        // A model is refused when it is loaded; this is for matrices that were packed without one.
+        assert!(permission().is_ok(), "the operating system refused the tile registers of AMX");
+        /// Palette 1; bytes a row from byte 16, two for each register; rows from byte 48.
+        #[repr(align(64))]
+        struct Configuration([u8; 64]);
+        static CONFIGURATION: Configuration = {
+            let mut bytes = [0; 64];
+            bytes[0] = 1;
+            let mut register = 0;
+            while register < 8 {
+                bytes[16 + 2 * register] = 64;
+                bytes[48 + register] = 16;
+                register += 1;
+            }
+            Configuration(bytes)
+        };
+        // SAFETY: an `Amx` exists only where the instruction does, and it is permitted, as
+        // asserted; it reads the 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION.0, options(nostack, readonly)) };
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl Drop for Configured {
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "is one instruction: see the block")]
+    fn drop(&mut self) {
+        // SAFETY: as in `new`; nothing reads the registers from here on.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// Defines the product of 32 rows (`$two`) and of 16 (`$one`) with a panel, one instruction for
+/// each pair of registers.
+///
+/// Each takes pointers to `[rows][KC]` words of `a`, to `[16 · blocks][NR]` of `b` and to
+/// `[rows][NR]` of `c`; `blocks` is at least 1. Sums are in registers 0 to 3, `a` in 4 and 5, `b`
+/// in 6 and 7. With each block its share of the words after `b` is prefetched.
 macro_rules! define_products {
-    ($two:ident, $one:ident, $registers:ident, $dot:literal) => {
+    ($two:ident, $one:ident, $dot:literal) => {
         #[allow(unsafe_code, reason = "is assembly")]
         unsafe fn $two(
             a: *const u32,
@@ -154,10 +193,11 @@ macro_rules! define_products {
             c: *mut u32,
             blocks: usize,
             accumulate: bool,
-            ahead: Fetch,
+            ahead: PrefetchSteps,
         ) {
-            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · DEPTH bytes apart, those of `b` and
-            // `c` 128; each block is 64 bytes of a row of `a` and 16 rows of `b`. No stack, no flags kept.
+            // SAFETY: reads and writes what the caller says is there: rows of `a` are 4 · KC bytes
+            // apart, those of `b` and `c` 128; each block is 64 bytes of a row of `a` and 16 rows
+            // of `b`. No stack, no flags kept.
             unsafe {
                 asm!(
                     "test {accumulate:e}, {accumulate:e}",
@@ -178,7 +218,7 @@ macro_rules! define_products {
                     concat!($dot, " tmm0, tmm4, tmm6"),
                     "tileloadd tmm7, [{b} + {wide}*1 + 64]",
                     concat!($dot, " tmm1, tmm4, tmm7"),
-                    "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4]",
+                    "tileloadd tmm5, [{a} + {deep}*1 + 16*{KC}*4]",
                     concat!($dot, " tmm2, tmm5, tmm6"),
                     concat!($dot, " tmm3, tmm5, tmm7"),
                     "add {a}, 64",
@@ -203,9 +243,9 @@ macro_rules! define_products {
                     ahead = inout(reg) ahead.at => _,
                     lines = in(reg) ahead.lines(),
                     line = out(reg) _,
-                    wide = in(reg) 4 * COLUMNS,
-                    deep = in(reg) 4 * DEPTH,
-                    DEPTH = const DEPTH,
+                    wide = in(reg) 4 * NR,
+                    deep = in(reg) 4 * KC,
+                    KC = const KC,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -220,9 +260,9 @@ macro_rules! define_products {
             c: *mut u32,
             blocks: usize,
             accumulate: bool,
-            ahead: Fetch,
+            ahead: PrefetchSteps,
         ) {
-            // SAFETY: as of 32 rows.
+            // SAFETY: as for 32 rows.
             unsafe {
                 asm!(
                     "test {accumulate:e}, {accumulate:e}",
@@ -259,54 +299,25 @@ macro_rules! define_products {
                     ahead = inout(reg) ahead.at => _,
                     lines = in(reg) ahead.lines(),
                     line = out(reg) _,
-                    wide = in(reg) 4 * COLUMNS,
-                    deep = in(reg) 4 * DEPTH,
+                    wide = in(reg) 4 * NR,
+                    deep = in(reg) 4 * KC,
                     out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
-                );
-            }
-        }
-
-        /// Four products on registers of zeros, `steps` times, at least once.
-        #[allow(unsafe_code, reason = "is assembly")]
-        unsafe fn $registers(steps: usize) {
-            // SAFETY: touches registers only.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "tilezero tmm4",
-                    "tilezero tmm5",
-                    "tilezero tmm6",
-                    "tilezero tmm7",
-                    "2:",
-                    concat!($dot, " tmm0, tmm4, tmm6"),
-                    concat!($dot, " tmm1, tmm4, tmm7"),
-                    concat!($dot, " tmm2, tmm5, tmm6"),
-                    concat!($dot, " tmm3, tmm5, tmm7"),
-                    "dec {steps}",
-                    "jnz 2b",
-                    steps = inout(reg) steps.max(1) => _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack, nomem),
                 );
             }
         }
     };
 }
 
-define_products!(bf16_two, bf16_one, bf16_registers, "tdpbf16ps");
-// Unsigned bytes of `a`, signed ones of `b`: exact in 32 bits for K up to `DEEPEST_INT8`, beyond which the driver does not
-// come here.
-define_products!(int8_two, int8_one, int8_registers, "tdpbusd");
+define_products!(bf16_two, bf16_one, "tdpbf16ps");
+// Unsigned bytes of `a`, signed ones of `b`: exact in 32 bits for K up to `DEEPEST_INT8`, beyond
+// which the driver does not come here.
+define_products!(int8_two, int8_one, "tdpbusd");
 
-/// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; what is left out, lower · lower, is as small as
-/// what the pairs do not hold.
+/// 32 rows of pairs: upper · lower, upper · upper and lower · upper halves; lower · lower is
+/// omitted, which is as small as the error of the pairs.
 ///
-/// `b` is `[32 · blocks][COLUMNS]`, of each block first the upper halves, and so are the rows of `a`.
+/// `b` is `[32 · blocks][NR]`, of each block first the upper halves, and so are the rows of `a`.
 #[allow(unsafe_code, reason = "is assembly")]
 unsafe fn pairs_two(
     a: *const u32,
@@ -314,7 +325,7 @@ unsafe fn pairs_two(
     c: *mut u32,
     blocks: usize,
     accumulate: bool,
-    ahead: Fetch,
+    ahead: PrefetchSteps,
 ) {
     // SAFETY: as in `define_products`, with blocks of 128 bytes of a row of `a` and 32 rows of `b`.
     unsafe {
@@ -337,7 +348,7 @@ unsafe fn pairs_two(
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {wide}*1 + 2112]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4]",
+            "tileloadd tmm5, [{a} + {deep}*1 + 16*{KC}*4]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "tileloadd tmm6, [{b} + {wide}*1]",
@@ -349,7 +360,7 @@ unsafe fn pairs_two(
             "tileloadd tmm4, [{a} + {deep}*1 + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {deep}*1 + 16*{DEPTH}*4 + 64]",
+            "tileloadd tmm5, [{a} + {deep}*1 + 16*{KC}*4 + 64]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {a}, 128",
@@ -374,9 +385,9 @@ unsafe fn pairs_two(
             ahead = inout(reg) ahead.at => _,
             lines = in(reg) ahead.lines(),
             line = out(reg) _,
-            wide = in(reg) 4 * COLUMNS,
-            deep = in(reg) 4 * DEPTH,
-            DEPTH = const DEPTH,
+            wide = in(reg) 4 * NR,
+            deep = in(reg) 4 * KC,
+            KC = const KC,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -392,9 +403,9 @@ unsafe fn pairs_one(
     c: *mut u32,
     blocks: usize,
     accumulate: bool,
-    ahead: Fetch,
+    ahead: PrefetchSteps,
 ) {
-    // SAFETY: as of 32 rows.
+    // SAFETY: as for 32 rows.
     unsafe {
         asm!(
             "test {accumulate:e}, {accumulate:e}",
@@ -438,8 +449,8 @@ unsafe fn pairs_one(
             ahead = inout(reg) ahead.at => _,
             lines = in(reg) ahead.lines(),
             line = out(reg) _,
-            wide = in(reg) 4 * COLUMNS,
-            deep = in(reg) 4 * DEPTH,
+            wide = in(reg) 4 * NR,
+            deep = in(reg) 4 * KC,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );

@@ -2,26 +2,32 @@
 
 use std::arch::x86_64::*;
 
-use super::{Ahead, Band, DEPTH, Fetch, Tile, check, tiles};
-use crate::kernels::gemm::words::{Encode, Format};
-use crate::kernels::simd::Avx2;
+use super::prefetch::{Prefetch, PrefetchSteps};
+use super::{BlockA, KC, Tile, avx2_expand, check, sse_transpose, tiles};
+use crate::kernels::gemm::format::{Encode, Format};
+use crate::kernels::x86::Avx2;
 
 const LANES: usize = 8;
 /// Registers a row.
 const WIDTH: usize = 2;
-const COLUMNS: usize = WIDTH * LANES;
+const NR: usize = WIDTH * LANES;
 
-impl Encode for Avx2 {}
+impl Encode for Avx2 {
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        sse_transpose::transpose(rows, panel);
+    }
+}
 
 impl Tile for Avx2 {
     /// 12 sums, 2 registers of `b` and one of `a`: 15 of the 16 there are.
-    const ROWS: usize = 6;
-    const COLUMNS: usize = COLUMNS;
+    const MR: usize = 6;
+    const NR: usize = NR;
     /// 512 KiB.
-    const BLOCK: usize = 128 << 10;
-    const WHOLE: bool = true;
+    const PACKED_WORDS: usize = 128 << 10;
+    const WHOLE_K: bool = true;
     /// 128 KiB, of 256 KiB or more.
-    const GROUP_WORDS: usize = 32 << 10;
+    const NC_WORDS: usize = 32 << 10;
 
     type State = ();
 
@@ -38,17 +44,17 @@ impl Tile for Avx2 {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         check(self, format, a, b, c);
-        let count = a.rows.div_ceil(Self::ROWS);
-        for (i, (top, end)) in tiles(a.rows, Self::ROWS).enumerate() {
+        let count = a.rows.div_ceil(Self::MR);
+        for (i, (top, end)) in tiles(a.rows, Self::MR).enumerate() {
             let (rows, ahead) = (end - top, ahead.part(i, count));
-            let c = &mut c[top * COLUMNS..end * COLUMNS];
+            let c = &mut c[top * NR..end * NR];
             // SAFETY: an `Avx2` exists only where its features were detected.
             unsafe {
                 match format {
@@ -64,19 +70,10 @@ impl Tile for Avx2 {
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
-    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
-        if !self.has_tile(format) {
-            return None;
-        }
-        // SAFETY: as in `multiply`.
-        unsafe {
-            match format {
-                Format::Int16 => multiply_adds_int16(steps),
-                _ => multiply_adds_f32(steps),
-            }
-        }
-        Some(2 * format.values_per_word() * LANES * CHAINS * steps)
+    #[allow(unsafe_code, reason = "calls a function that needs AVX2: see the block")]
+    fn expand(self, to: Format, format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+        // SAFETY: a value of `Avx2` exists only where AVX2 was detected.
+        unsafe { avx2_expand::expand(to, format, words, rest, NR, out) }
     }
 }
 
@@ -91,8 +88,9 @@ define_tile!(
     |sum, a, b| _mm256_fmadd_ps(a, b, sum)
 );
 
-// Each word is two 16-bit integers: `sum += a₀·b₀ + a₁·b₁`, in two instructions. There is one for 8 bits too, `vpmaddubsw`, but its
-// sums of two products saturate at 16 bits, and it needs a third to add them up: it is no faster.
+// Each word is two 16-bit integers: `sum += a₀·b₀ + a₁·b₁`, in two instructions. There is one for 8
+// bits too, `vpmaddubsw`, but its sums of two products saturate at 16 bits, and it needs a third to
+// add them up: it is no faster.
 define_tile!(
     tile_int16,
     "avx2,fma",
@@ -103,17 +101,3 @@ define_tile!(
     _mm256_loadu_si256,
     |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
 );
-
-/// Sums that do not wait for each other, as many as the tile has.
-const CHAINS: usize = 12;
-
-define_multiply_adds!(multiply_adds_f32, "avx2,fma", _mm256_set1_ps(0.5), |sum| _mm256_fmadd_ps(
-    sum,
-    _mm256_set1_ps(0.999),
-    _mm256_set1_ps(0.001)
-));
-
-// The product must depend on the sum, or it would be computed once for all.
-define_multiply_adds!(multiply_adds_int16, "avx2,fma", _mm256_set1_epi32(1), |sum| {
-    _mm256_add_epi32(sum, _mm256_madd_epi16(sum, _mm256_set1_epi16(3)))
-});

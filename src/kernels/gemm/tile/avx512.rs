@@ -3,14 +3,16 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Ahead, Band, DEPTH, Fetch, Tile, check, encode, tiles};
-use crate::kernels::gemm::words::{Encode, Format, Scaling};
-use crate::kernels::simd::{Avx512, Scalar};
+use super::prefetch::{Prefetch, PrefetchSteps};
+use super::{BlockA, KC, Tile, avx2_expand, avx512_encode, check, sse_transpose, tiles};
+use crate::kernels::gemm::format::{Encode, Format, Scaling};
+use crate::kernels::simd::Scalar;
+use crate::kernels::x86::Avx512;
 
 const LANES: usize = 16;
 /// Registers a row.
 const WIDTH: usize = 2;
-const COLUMNS: usize = WIDTH * LANES;
+const NR: usize = WIDTH * LANES;
 
 impl Encode for Avx512 {
     #[inline(always)]
@@ -24,7 +26,7 @@ impl Encode for Avx512 {
     ) {
         match self.has_bf16() {
             // SAFETY: it was detected.
-            true => unsafe { encode::bf16_rows(values, stride, rows, place) },
+            true => unsafe { avx512_encode::bf16_rows(values, stride, rows, place) },
             false => Scalar.round_rows(values, stride, rows, place),
         }
     }
@@ -38,12 +40,13 @@ impl Encode for Avx512 {
         values: &[f32],
         words: &mut [u32],
     ) -> usize {
-        // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has those for bf16.
+        // SAFETY: an `Avx512` exists only where its features were detected, and says whether it has
+        // those for bf16.
         unsafe {
             match format {
-                Format::Bf16 if self.has_bf16() => encode::bf16(values, words),
-                Format::Bf16Pairs if self.has_bf16() => encode::bf16_pairs(values, words),
-                Format::Int8 => encode::bytes(scaling, values, words),
+                Format::Bf16 if self.has_bf16() => avx512_encode::bf16(values, words),
+                Format::Bf16Pairs if self.has_bf16() => avx512_encode::bf16_pairs(values, words),
+                Format::Int8 => avx512_encode::bytes(scaling, values, words),
                 _ => 0,
             }
         }
@@ -54,21 +57,27 @@ impl Encode for Avx512 {
     fn encode_first_pairs(self, even: &[f32], odd: &[f32], words: &mut [u32]) -> usize {
         match self.has_bf16() {
             // SAFETY: it was detected.
-            true => unsafe { encode::bf16_of_rows(even, odd, words) },
+            true => unsafe { avx512_encode::bf16_of_rows(even, odd, words) },
             false => 0,
         }
+    }
+
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        sse_transpose::transpose(rows, panel);
     }
 }
 
 impl Tile for Avx512 {
-    /// 24 sums, 2 registers of `b` and one of `a`, of the 32 there are; 24 independent sums hide the latency of 2 × 4.
-    const ROWS: usize = 12;
-    const COLUMNS: usize = COLUMNS;
+    /// 24 sums, 2 registers of `b` and one of `a`, of the 32 there are; 24 independent sums hide
+    /// the latency of 2 × 4.
+    const MR: usize = 12;
+    const NR: usize = NR;
     /// 1 MiB, which is read from front to back for each group of panels.
-    const BLOCK: usize = 256 << 10;
-    const WHOLE: bool = true;
+    const PACKED_WORDS: usize = 256 << 10;
+    const WHOLE_K: bool = true;
     /// 384 KiB, of 1 MiB or more.
-    const GROUP_WORDS: usize = 96 << 10;
+    const NC_WORDS: usize = 96 << 10;
 
     type State = ();
 
@@ -90,19 +99,19 @@ impl Tile for Avx512 {
     fn multiply(
         self,
         format: Format,
-        a: Band,
+        a: BlockA,
         b: &[u32],
         c: &mut [u32],
         accumulate: bool,
-        ahead: Ahead,
+        ahead: Prefetch,
     ) {
         check(self, format, a, b, c);
-        let count = a.rows.div_ceil(Self::ROWS);
-        for (i, (top, end)) in tiles(a.rows, Self::ROWS).enumerate() {
+        let count = a.rows.div_ceil(Self::MR);
+        for (i, (top, end)) in tiles(a.rows, Self::MR).enumerate() {
             let (rows, ahead) = (end - top, ahead.part(i, count));
-            let c = &mut c[top * COLUMNS..end * COLUMNS];
-            // SAFETY: an `Avx512` exists only where its features were detected; those of the shorter formats were too, by
-            // `check`.
+            let c = &mut c[top * NR..end * NR];
+            // SAFETY: an `Avx512` exists only where its features were detected; those of the
+            // shorter formats were too, by `check`.
             unsafe {
                 match format {
                     Format::Bf16 => {
@@ -120,20 +129,10 @@ impl Tile for Avx512 {
     }
 
     #[inline(always)]
-    #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]
-    fn multiply_adds(self, format: Format, steps: usize) -> Option<usize> {
-        if !self.has_tile(format) {
-            return None;
-        }
-        // SAFETY: as in `multiply`; that there is a tile says that the machine has the instructions of its format.
-        unsafe {
-            match format {
-                Format::Bf16 => multiply_adds_bf16(steps),
-                Format::Int8 => multiply_adds_int8(steps),
-                _ => multiply_adds_f32(steps),
-            }
-        }
-        Some(2 * format.values_per_word() * LANES * CHAINS * steps)
+    #[allow(unsafe_code, reason = "calls a function that needs AVX2: see the block")]
+    fn expand(self, to: Format, format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
+        // SAFETY: a value of `Avx512` exists only where AVX2 was detected.
+        unsafe { avx2_expand::expand(to, format, words, rest, NR, out) }
     }
 }
 
@@ -148,8 +147,9 @@ define_tile!(
     |sum, a, b| _mm512_fmadd_ps(a, b, sum)
 );
 
-// Each word is two bf16: `sum += a₀·b₀ + a₁·b₁`. All vectors of 512 bits have one layout, which is what the transmutes rest
-// on: `__m512bh` has no intrinsic of its own to load it or to fill it with one value.
+// Each word is two bf16: `sum += a₀·b₀ + a₁·b₁`. All vectors of 512 bits have one layout, which is
+// what the transmutes rest on: `__m512bh` has no intrinsic of its own to load it or to fill it with
+// one value.
 define_tile!(
     tile_bf16,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16",
@@ -168,8 +168,8 @@ define_tile!(
     }
 );
 
-// Each word is four unsigned bytes of `a` and four signed ones of `b`: `sum += Σ aᵢ·bᵢ`, exact in 32 bits for K up to
-// `DEEPEST_INT8`, beyond which the driver does not come here.
+// Each word is four unsigned bytes of `a` and four signed ones of `b`: `sum += Σ aᵢ·bᵢ`, exact in
+// 32 bits for K up to `DEEPEST_INT8`, beyond which the driver does not come here.
 define_tile!(
     tile_int8,
     "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni",
@@ -179,31 +179,4 @@ define_tile!(
     |word: u32| _mm512_set1_epi32(word as i32),
     _mm512_loadu_si512,
     |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
-);
-
-/// Sums that do not wait for each other, as many as the tile has.
-const CHAINS: usize = 24;
-
-define_multiply_adds!(
-    multiply_adds_f32,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    _mm512_set1_ps(0.5),
-    |sum| _mm512_fmadd_ps(sum, _mm512_set1_ps(0.999), _mm512_set1_ps(0.001))
-);
-
-define_multiply_adds!(
-    multiply_adds_bf16,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16",
-    _mm512_set1_ps(0.5),
-    |sum| {
-        let (x, y) = (_mm512_set1_ps(0.5), _mm512_set1_ps(-0.5));
-        _mm512_dpbf16_ps(sum, _mm512_cvtne2ps_pbh(x, y), _mm512_cvtne2ps_pbh(y, y))
-    }
-);
-
-define_multiply_adds!(
-    multiply_adds_int8,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni",
-    _mm512_set1_epi32(1),
-    |sum| _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(3), _mm512_set1_epi8(5))
 );

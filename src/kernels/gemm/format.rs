@@ -1,4 +1,5 @@
-//! Packed operands: words of 32 bits that follow each other along `K`, in the [`Format`] that a tile reads.
+//! Packed operands: words of 32 bits that follow each other along `K`, in the [`Format`] that a
+//! tile reads.
 
 use std::ops;
 
@@ -9,7 +10,7 @@ use crate::kernels::lanes::{LANES, fold, for_each, zip};
 use crate::kernels::precision::Precision;
 use crate::kernels::simd::{Scalar, Simd};
 
-/// What a packed word holds.
+/// The contents of a packed word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One `f32`.
@@ -18,11 +19,12 @@ pub enum Format {
     Bf16,
     /// Four 8-bit integers.
     Int8,
-    /// Two 16-bit integers: of each four 8-bit ones first the even, then the odd. No matrix is kept like this: it is what
-    /// [`Format::Int8`] is widened to where there is an instruction for 16 bits only.
+    /// Two 16-bit integers; four 8-bit ones become a word with the even ones, then a word with the
+    /// odd ones. No matrix is kept in this format: [`Format::Int8`] is widened to it where there is
+    /// an instruction for 16 bits only.
     Int16,
-    /// The upper or the lower halves of two `f32`, as bf16 each: of 32 values first 16 words with what rounding to bf16
-    /// gives, then 16 with what it leaves, rounded too. Together they hold 16 of the 24 bits of an `f32`.
+    /// Two bf16: for 32 values, 16 words with the values rounded to bf16, then 16 words with the
+    /// rounding errors, rounded too. Together they hold 16 of the 24 bits of an `f32`.
     Bf16Pairs,
 }
 
@@ -30,7 +32,7 @@ pub enum Format {
 pub(super) const PAIRS: usize = 32;
 
 impl Format {
-    /// What `isa` keeps a matrix of `precision` as.
+    /// The format in which `isa` keeps a matrix of `precision`.
     pub(super) fn of(isa: Isa, precision: Precision) -> Self {
         match precision {
             Precision::F32 if isa.splits_f32() => Self::Bf16Pairs,
@@ -48,7 +50,7 @@ impl Format {
         }
     }
 
-    /// Words of a row of `k` values, filled up to a multiple of `step`.
+    /// Words of a row of `k` values, padded to a multiple of `step`.
     pub(super) fn words(self, k: usize, step: usize) -> usize {
         let step = if self == Self::Bf16Pairs { step.max(PAIRS) } else { step };
         k.div_ceil(self.values_per_word()).next_multiple_of(step)
@@ -63,22 +65,22 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Of what does not become integers.
+    /// For values that do not become integers.
     pub(super) const NONE: Self = Self { offset: 0.0, inverse: 1.0 };
 }
 
 /// How a row of `A` was quantised: its values are `scale · q + offset`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Range {
+pub(super) struct Quantization {
     pub(super) scale: f32,
     pub(super) offset: f32,
 }
 
-impl Range {
-    /// Of a row that was not.
+impl Quantization {
+    /// For a row that was not quantised.
     pub(super) const NONE: Self = Self { scale: 1.0, offset: 0.0 };
 
-    /// Of `row`, for `q` from 0 to 255.
+    /// The smallest range that holds `row`, for `q` from 0 to 255.
     #[inline(always)]
     pub(super) fn of(row: &[f32]) -> Self {
         let (low, high) = extremes(row);
@@ -87,7 +89,7 @@ impl Range {
         Self { scale, offset: low }
     }
 
-    /// What quantises the row.
+    /// The scaling that quantises the row.
     pub(super) fn scaling(self) -> Scaling {
         Scaling { offset: self.offset, inverse: 1.0 / self.scale }
     }
@@ -96,7 +98,8 @@ impl Range {
 /// The largest integer that a weight becomes.
 pub(super) const WEIGHT_STEPS: f32 = 127.0;
 
-/// Steps between two neighbouring integers, for what rounding a weight to one of them has left: half of these either way.
+/// Steps between two neighbouring integers for the rounding error of a weight, which is up to half
+/// of them either way.
 pub(super) const REST_STEPS: f32 = 254.0;
 
 /// The scale of a row of `B`: its values are `scale · q`, `q` from −127 to 127.
@@ -107,14 +110,15 @@ pub(super) fn channel_scale(row: &[f32]) -> f32 {
     if largest > 0.0 { largest / WEIGHT_STEPS } else { 1.0 }
 }
 
-/// What quantises a row of `B`.
+/// The scaling that quantises a row of `B`.
 pub(super) fn channel_scaling(scale: f32) -> Scaling {
     Scaling { offset: 0.0, inverse: 1.0 / scale }
 }
 
-/// An instruction set that packs values; perhaps, some of them, by instructions of its own.
+/// Packing, in plain Rust unless an instruction set overrides it.
 pub trait Encode: Simd {
-    /// Rounds the first values of each `stride` of `values` to bf16, into columns `place` of a row each.
+    /// Rounds the first values of each `stride` of `values` to bf16, into columns `place` of a row
+    /// each.
     #[inline(always)]
     fn round_rows(
         self,
@@ -130,17 +134,29 @@ pub trait Encode: Simd {
         }
     }
 
-    /// Packs as many of the first values as it has an instruction for, and returns how many: whole words.
+    /// Packs as many of the first values as it has an instruction for, and returns how many: whole
+    /// words.
     #[inline(always)]
     fn encode_first(self, _: Format, _: Scaling, _: &[f32], _: &mut [u32]) -> usize {
         0
     }
 
-    /// Packs pairs of a value of `even` and one of `odd` as bf16, for as many of the first words as it has an instruction for,
-    /// and returns how many.
+    /// Packs pairs of a value of `even` and one of `odd` as bf16, for as many of the first words as
+    /// it has an instruction for, and returns how many.
     #[inline(always)]
     fn encode_first_pairs(self, _even: &[f32], _odd: &[f32], _words: &mut [u32]) -> usize {
         0
+    }
+
+    /// `panel[i][j] = rows[j][i]`, for as many words of each row as the panel has steps; `panel`:
+    /// `[words][rows]`.
+    #[inline(always)]
+    fn transpose<const WORDS: usize>(self, rows: &[[u32; WORDS]], panel: &mut [u32]) {
+        for (i, out) in panel.chunks_exact_mut(rows.len()).enumerate() {
+            for (out, row) in out.iter_mut().zip(rows) {
+                *out = row[i];
+            }
+        }
     }
 }
 
@@ -197,8 +213,8 @@ fn encode_bytes(scaling: Scaling, values: &[f32], words: &mut [u32]) {
     });
 }
 
-/// Word `w` of each column, from the rows of a transposed `B`: of the two rows that a word holds values of, each a value for
-/// each column; beyond the last row they are empty. For bf16 formats.
+/// Word `w` of each column, from the rows of a transposed `B`: of the two rows that a word holds
+/// values of, each a value for each column; beyond the last row they are empty. For bf16 formats.
 #[inline(always)]
 pub(super) fn encode_pair_of_rows<'a, S: Encode>(
     simd: S,
@@ -262,7 +278,8 @@ fn encode_by<const PER: usize>(
     }
     rest.fill(0);
     if let (false, Some(out)) = (tail.is_empty(), rest.first_mut()) {
-        // Zero times anything finite adds nothing; zero itself is packed as the row's offset asks, and meets zeros of `B`.
+        // Zero times anything finite adds nothing; zero itself is packed as the row's offset asks,
+        // and meets zeros of `B`.
         let mut last = [0.0; PER];
         last[..tail.len()].copy_from_slice(tail);
         *out = word(last);
@@ -279,17 +296,18 @@ fn quantise(scaling: Scaling, x: f32) -> u8 {
     nearest((x - scaling.offset) * scaling.inverse) as u8
 }
 
-/// The nearest integer, for `|x|` below 2²², ties to even, as the low bits of what is returned.
+/// The nearest integer, for `|x|` below 2²², ties to even, as the low bits of the result.
 ///
-/// Adding 1.5 · 2²³ leaves no bits for a fraction; subtracting the bits of that number leaves the integer.
+/// Adding 1.5 · 2²³ leaves no bits for a fraction; subtracting the bits of that number leaves the
+/// integer.
 #[inline(always)]
 pub(crate) fn nearest(x: f32) -> i32 {
     const ROUND: f32 = 12_582_912.0;
     ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
 }
 
-/// The bits of the nearest `f32` whose lower half is zero, ties to even; not a number stays that. What
-/// `half::bf16::from_f32` does, without a branch.
+/// The bits of the nearest `f32` whose lower half is zero, ties to even; NaN stays NaN. The same as
+/// `half::bf16::from_f32`, without a branch.
 #[inline(always)]
 fn round_to_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
@@ -297,18 +315,18 @@ fn round_to_bf16(x: f32) -> u32 {
     (if x.is_nan() { bits | 0x40_0000 } else { rounded }) & 0xFFFF_0000
 }
 
-/// What rounding `x` to bf16 leaves, rounded too.
+/// The error of rounding `x` to bf16, rounded to bf16 too.
 #[inline(always)]
 fn rest_of_bf16(x: f32) -> u32 {
     let rest = x - f32::from_bits(round_to_bf16(x));
-    // What is left of infinity is not a number.
+    // ∞ − ∞ would be NaN.
     round_to_bf16(if x.is_finite() { rest } else { 0.0 })
 }
 
 /// The smallest and the largest value; if there are none, the wrong way round.
 #[inline(always)]
 fn extremes(row: &[f32]) -> (f32, f32) {
-    // A comparison keeps the old value where there is no number, and is one instruction, unlike `f32::min`.
+    // The comparison ignores NaN and is one instruction, unlike `f32::min`.
     let smaller = |a: f32, b: f32| if b < a { b } else { a };
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
@@ -319,24 +337,42 @@ fn extremes(row: &[f32]) -> (f32, f32) {
     (fold(low, smaller), fold(high, larger))
 }
 
-/// The values of packed words as bits of `f32`s, one after another; of integers with their `rest`, unless that is empty.
-pub(super) fn expand(format: Format, words: &[u32], rest: &[u32], out: &mut [u32]) {
-    if !rest.is_empty() {
-        let values = words.iter().flat_map(|word| word.to_le_bytes());
-        let rest = rest.iter().flat_map(|word| word.to_le_bytes());
-        for ((out, q), r) in out.iter_mut().zip(values).zip(rest) {
-            *out = (f32::from(q as i8) + f32::from(r as i8) / REST_STEPS).to_bits();
-        }
-        return;
+/// Packed words of `format`, `[words][columns]`, as words of the wider format `to`: as many more
+/// rows as words hold fewer values. Integers become `f32`s with their `rest`, as many words, unless
+/// that is empty.
+#[inline(always)]
+pub(super) fn expand(
+    to: Format,
+    format: Format,
+    words: &[u32],
+    rest: &[u32],
+    columns: usize,
+    out: &mut [u32],
+) {
+    let per = format.values_per_word() / to.values_per_word();
+    if per == 1 {
+        return out.copy_from_slice(words);
     }
-    let per = format.values_per_word();
-    for (out, &word) in out.chunks_exact_mut(per).zip(words) {
-        for (p, out) in out.iter_mut().enumerate() {
-            *out = match format {
-                Format::Bf16 => (word >> (16 * p)) << 16,
-                Format::Int8 => f32::from((word >> (8 * p)) as u8 as i8).to_bits(),
-                _ => word,
-            };
+    let byte = |word: u32, p: usize| f32::from((word >> (8 * p)) as u8 as i8);
+    // The even bytes of each word, then the odd ones.
+    let short = |word: u32, p: usize| {
+        let half = |half: u32| (((half as u16) << (8 * (1 - p))) as i16 >> 8) as u16;
+        u32::from(half(word)) | (u32::from(half(word >> 16)) << 16)
+    };
+    let mut rest = rest.chunks_exact(columns);
+    for (words, out) in words.chunks_exact(columns).zip(out.chunks_exact_mut(per * columns)) {
+        let rest = rest.next();
+        for (p, out) in out.chunks_exact_mut(columns).enumerate() {
+            for (j, (out, &word)) in out.iter_mut().zip(words).enumerate() {
+                *out = match (to, format, rest) {
+                    (Format::Int16, ..) => short(word, p),
+                    (_, Format::Int8, Some(rest)) => {
+                        (byte(word, p) + byte(rest[j], p) / REST_STEPS).to_bits()
+                    }
+                    (_, Format::Int8, None) => byte(word, p).to_bits(),
+                    _ => (word >> (16 * p)) << 16,
+                };
+            }
         }
     }
 }
@@ -347,7 +383,7 @@ mod tests {
 
     #[test]
     fn rounding_to_bf16_is_that_of_half() {
-        // Every 97th bit pattern, infinities and what is not a number among them.
+        // Every 97th bit pattern, with infinities and NaN among them.
         for bits in (0..=u32::MAX).step_by(97).chain([0x7F80_0000, 0xFF80_0000, 0x7F80_0001]) {
             let x = f32::from_bits(bits);
             assert_eq!(
@@ -397,28 +433,28 @@ mod tests {
     #[test]
     fn widened_words_hold_the_same_integers() {
         let values: Vec<f32> = (0..301).map(|i| (i * 53 % 256) as f32).collect();
-        let scaling = Range { scale: 1.0, offset: 0.0 }.scaling();
+        let scaling = Quantization { scale: 1.0, offset: 0.0 }.scaling();
         let mut words = [u32::MAX; 152];
         encode_as(Scalar, Format::Int16, Format::Int8, scaling, &values, &mut words);
-        // Of each four first the even ones.
+        // The even bytes of each four, then the odd ones.
         for (words, values) in words.chunks(2).zip(values.chunks(4)) {
             let of = |i: usize| values.get(i).map_or(0, |&x| x as u32);
             assert_eq!(words, [of(0) | (of(2) << 16), of(1) | (of(3) << 16)]);
         }
     }
 
-    /// But for subnormal numbers, which they take for zero.
+    /// Except for subnormal numbers, which the instructions take for zero.
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn instructions_pack_as_plain_code_does() {
-        use crate::kernels::simd::{Avx2, Avx512};
+        use crate::kernels::x86::{Avx2, Avx512};
 
         fn compare<S: Encode>(simd: S) {
             let every = (0..=u32::MAX).step_by(9973).map(f32::from_bits);
             let special = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -0.0, f32::MAX, -2.5, 2.5];
             let values: Vec<f32> = every.chain(special).filter(|x| !x.is_subnormal()).collect();
             let bytes: Vec<f32> = (0..2048).map(|i| i as f32 / 8.0 - 0.3).collect();
-            let scaling = Range { scale: 0.9, offset: -0.7 }.scaling();
+            let scaling = Quantization { scale: 0.9, offset: -0.7 }.scaling();
             // Of every length around the registers.
             for n in (0..100).chain([values.len()]) {
                 for (format, scaling, values) in [
@@ -433,7 +469,7 @@ mod tests {
                     encode(simd, format, scaling, values, &mut got);
                     encode(Scalar, format, scaling, values, &mut want);
                     for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                        // What rounding leaves may be subnormal.
+                        // The rounding error may be subnormal.
                         let halves =
                             |word: u32| [word << 16, word & 0xFFFF_0000].map(f32::from_bits);
                         let same =

@@ -1,11 +1,13 @@
-//! Rows into a panel, four by four. Packing is a transposition, and where `B` is used only once (a corpus that is searched, the
-//! keys of a text) it costs a fifth of the product with a hundred rows.
+//! Rows into a panel, four by four. Packing is a transposition, and where `B` is used only once (a
+//! corpus that is searched, the keys of a text) it costs a fifth of the product with a hundred
+//! rows.
 
 use std::arch::x86_64::*;
 
-/// `panel[i][j] = rows[j][i]` for all rows and for as many words of them as the panel has steps; `panel`: `[words][rows]`.
+/// `panel[i][j] = rows[j][i]` for all rows and for as many words of them as the panel has steps;
+/// `panel`: `[words][rows]`.
 #[inline(always)]
-pub(in super::super) fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], panel: &mut [u32]) {
+pub(super) fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], panel: &mut [u32]) {
     let columns = rows.len();
     let words = panel.len() / columns.max(1);
     let (fours, whole) = (columns / 4 * 4, words / 4 * 4);
@@ -27,8 +29,9 @@ pub(in super::super) fn transpose<const WORDS: usize>(rows: &[[u32; WORDS]], pan
 #[allow(unsafe_code, reason = "loads and stores by pointer: see the block")]
 fn transpose_four(rows: [&[u32; 4]; 4], out: &mut [u32], columns: usize) {
     assert!(out.len() >= 3 * columns + 4, "transpose: room for four rows");
-    // SAFETY: SSE is part of every x86-64. Each row has the four words that are loaded, and `out`, by the assertion, four
-    // places in each of four rows; any bits are valid in a `u32` and in a register.
+    // SAFETY: SSE is part of every x86-64. Each row has the four words that are loaded, and `out`,
+    // by the assertion, four places in each of four rows; any bits are valid in a `u32` and in a
+    // register.
     unsafe {
         let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr().cast()));
         _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);

@@ -1,21 +1,23 @@
-//! Packed words into those of a wider format, where a machine has no product for the one that weights are kept in. For a query
-//! each panel is expanded for a few rows alone, so that this counts.
+//! Packed words into those of a wider format, where a machine has no product for the one that
+//! weights are kept in. For a query each panel is expanded for a few rows alone, so that this
+//! counts.
 
 use std::arch::x86_64::*;
 
-use crate::kernels::gemm::words::{Format, REST_STEPS};
+use crate::kernels::gemm::format::{Format, REST_STEPS};
 
 /// Words in a register.
 const LANES: usize = 8;
 
-/// A panel's words of `format` as words of the wider format `to`: `[words][columns]` → as many more rows as words hold fewer
-/// values. Integers become `f32`s with their `rest`, as many words, unless that is empty.
+/// A panel's words of `format` as words of the wider format `to`: `[words][columns]` → as many more
+/// rows as words hold fewer values. Integers become `f32`s with their `rest`, as many words, unless
+/// that is empty.
 ///
 /// # Panics
 ///
 /// If the columns do not fill registers.
 #[target_feature(enable = "avx2")]
-pub(in super::super) fn expand(
+pub(super) fn expand(
     to: Format,
     format: Format,
     words: &[u32],
@@ -53,7 +55,7 @@ fn integers(word: __m256i) -> [__m256; 4] {
     upper.map(|x| _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(x)))
 }
 
-/// Adds what rounding has left to the integers that `out` was expanded from.
+/// Adds the rounding errors to the integers in `out`.
 fn add_rest(rest: &[u32], columns: usize, out: &mut [u32]) {
     for (words, out) in rest.chunks_exact(columns).zip(out.chunks_exact_mut(4 * columns)) {
         for (p, out) in out.chunks_exact_mut(columns).enumerate() {
@@ -93,7 +95,8 @@ fn expand_by<const PER: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::simd::Avx2;
+    use crate::kernels::simd::Simd;
+    use crate::kernels::x86::Avx2;
 
     #[test]
     #[allow(unsafe_code, reason = "calls a function that needs the instructions: see the block")]

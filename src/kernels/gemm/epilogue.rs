@@ -1,4 +1,5 @@
-//! What becomes of the sums of a product: numbers, with the bias added and the activation applied.
+//! The epilogue: accumulators of a product become numbers, with the bias added and the activation
+//! applied.
 
 use std::ops;
 
@@ -6,30 +7,62 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::Epilogue;
 use super::element::Element;
+use super::format::{Encode, Format, Quantization};
 use super::packed::Factor;
-use super::words::{Encode, Format, Range};
 use crate::kernels::activation::{Activation, activate};
 
-/// What sums stand for.
-pub(super) struct Finish<'a> {
+/// How accumulators become results.
+pub(super) struct ApplyEpilogue<'a> {
     pub(super) b: Factor<'a>,
     pub(super) epilogue: Epilogue<'a>,
-    /// Of the words that were multiplied: sums are the bits of `f32`s, or 32-bit integers.
+    /// The format of the words that were multiplied: accumulators are the bits of `f32`s, or 32-bit
+    /// integers.
     pub(super) format: Format,
     /// Column of `b` where the result begins.
     pub(super) column: usize,
-    /// Of integers those of the rows, else empty.
-    pub(super) ranges: &'a [Range],
+    /// How the rows of `A` were quantised; empty if they were not.
+    pub(super) quantization: &'a [Quantization],
 }
 
-impl Finish<'_> {
-    /// Writes columns `place` of `rows`, N at most, from the first N of each `stride` sums, in whose place there is afterwards
-    /// anything. What belongs to the columns stays in registers for all rows.
+impl ApplyEpilogue<'_> {
+    /// Writes columns `place` of `rows` from the accumulators of a panel, `stride` a row. Clobbers
+    /// the accumulators.
     ///
-    /// The sums become the result where they stand, in the first-level cache, and are then copied or rounded: loops that read
-    /// here and write there are not vectorised, since the two might overlap.
+    /// # Panics
+    ///
+    /// If `stride` is not a multiple of 4.
     #[inline(always)]
-    pub(super) fn panel<const N: usize, S: Encode, C: Element>(
+    pub(super) fn panel<S: Encode, C: Element>(
+        &self,
+        simd: S,
+        sums: &mut [u32],
+        stride: usize,
+        rows: &mut [&mut [C]],
+        place: ops::Range<usize>,
+    ) {
+        match stride {
+            32 => self.columns::<32, S, C>(simd, sums, stride, rows, place),
+            16 => self.columns::<16, S, C>(simd, sums, stride, rows, place),
+            8 => self.columns::<8, S, C>(simd, sums, stride, rows, place),
+            _ => {
+                assert!(stride.is_multiple_of(4), "a panel of {stride} columns");
+                for (i, start) in place.clone().step_by(4).enumerate() {
+                    let place = start..(start + 4).min(place.end);
+                    self.columns::<4, S, C>(simd, &mut sums[4 * i..], stride, rows, place);
+                }
+            }
+        }
+    }
+
+    /// Writes columns `place` of `rows`, N at most, from the first N of each `stride` sums, in
+    /// whose place there is afterwards anything. What belongs to the columns stays in registers for
+    /// all rows.
+    ///
+    /// The sums become the result where they stand, in the first-level cache, and are then copied
+    /// or rounded: loops that read here and write there are not vectorised, since the two might
+    /// overlap.
+    #[inline(always)]
+    pub(super) fn columns<const N: usize, S: Encode, C: Element>(
         &self,
         simd: S,
         sums: &mut [u32],
@@ -47,16 +80,17 @@ impl Finish<'_> {
         let bias = bias.map(|bias| first_of::<N>(&bias[first..]));
         let each_row =
             sums.chunks_mut(stride).map(|row| row.first_chunk_mut::<N>().expect("N columns"));
-        if !self.ranges.is_empty() {
+        if !self.quantization.is_empty() {
             let bias = bias.unwrap_or([0.0; N]);
             let scales = first_of::<N>(&self.b.scales[first..]);
             let totals = first_of::<N>(&self.b.sums[first..]);
             let integers = matches!(self.format, Format::Int8 | Format::Int16);
-            for (row, range) in each_row.zip(self.ranges) {
+            for (row, range) in each_row.zip(self.quantization) {
                 let channels = scales.iter().zip(&totals).zip(&bias);
                 for (x, ((scale, total), bias)) in row.iter_mut().zip(channels) {
                     let sum = if integers { *x as i32 as f32 } else { f32::from_bits(*x) };
-                    // Σ (scale · q + offset) · (channel_scale · p) = channel_scale · (scale · Σ q·p + offset · Σ p)
+                    // Σ (scale · q + offset) · (channel_scale · p) = channel_scale · (scale · Σ q·p
+                    // + offset · Σ p)
                     let sum = scale * simd.mul_add(range.scale, sum, range.offset * total);
                     *x = (sum + bias).to_bits();
                 }
@@ -79,7 +113,7 @@ impl Finish<'_> {
 /// The first N values, followed by zeros if there are fewer.
 #[inline(always)]
 fn first_of<const N: usize>(values: &[f32]) -> [f32; N] {
-    // Of whole panels the length is known when this is compiled.
+    // For whole panels the length is a compile-time constant.
     values.first_chunk().copied().unwrap_or_else(|| {
         let mut own = [0.0; N];
         own[..values.len()].copy_from_slice(values);

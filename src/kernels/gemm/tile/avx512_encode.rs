@@ -1,10 +1,10 @@
-//! Values into packed words by AVX-512's conversions. Each function takes as many of the first values as fill whole registers,
-//! and says how many.
+//! Values into packed words by AVX-512's conversions. Each function takes as many of the first
+//! values as fill whole registers, and says how many.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::kernels::gemm::words::{PAIRS, Scaling};
+use crate::kernels::gemm::format::{PAIRS, Scaling};
 
 /// Values in a register.
 const LANES: usize = 16;
@@ -40,8 +40,8 @@ pub(super) fn bf16_rows(
         for (out, values) in out.chunks_mut(2 * LANES).zip(values) {
             let some = u32::MAX >> (2 * LANES - out.len());
             let half = |mask: u32, start: usize| {
-                // SAFETY: `some` has a bit for each of the values, which are as many as `out` has, 32 at most; what has none
-                // is not read.
+                // SAFETY: `some` has a bit for each of the values, which are as many as `out` has,
+                // 32 at most; what has none is not read.
                 unsafe { _mm512_maskz_loadu_ps(mask as u16, values.as_ptr().wrapping_add(start)) }
             };
             let rounded = round([half(some, 0), half(some >> LANES, LANES)]);
@@ -51,7 +51,7 @@ pub(super) fn bf16_rows(
     }
 }
 
-/// Of [`PAIRS`] values first the words of what rounding gives, then those of what it leaves.
+/// For each [`PAIRS`] values the words of the rounded values, then those of the rounding errors.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
 #[allow(unsafe_code, reason = "loads and stores by pointer: see the blocks")]
 pub(super) fn bf16_pairs(values: &[f32], words: &mut [u32]) -> usize {
@@ -66,7 +66,7 @@ pub(super) fn bf16_pairs(values: &[f32], words: &mut [u32]) -> usize {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
         };
         let rest = |x: __m512, upper: __m512| {
-            // What is left of infinity is not a number.
+            // ∞ − ∞ would be NaN.
             let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(x), infinity);
             _mm512_maskz_sub_ps(finite, x, upper)
         };
