@@ -432,17 +432,6 @@ impl InputProblem {
     }
 }
 
-impl Error {
-    /// The same, its text being number `by` more: for work that is done a part of the input at a
-    /// time.
-    pub(crate) fn moved(mut self, by: usize) -> Self {
-        if let Self::Text { text, .. } = &mut self {
-            *text += by;
-        }
-        self
-    }
-}
-
 /// Fails if an option is 0 that must not be.
 pub(crate) fn at_least_one(option: &'static str, value: usize) -> Result<()> {
     match value {

@@ -99,7 +99,7 @@ impl Similarity {
     /// # Errors
     ///
     /// [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row with a value that is infinite or not a number,
-    /// [`InputProblem::Empty`](crate::InputProblem::Empty) for rows without columns.
+    /// [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns.
     pub fn all(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         check(a, b)?;
         Ok(match self {
@@ -428,11 +428,11 @@ mod tests {
             assert!(matches!(pairs(&rows, &nan), Err(Error::Input { input: "b", .. })));
             assert!(matches!(
                 all(&empty, &empty),
-                Err(Error::Input { problem: InputProblem::Empty, .. })
+                Err(Error::Input { problem: InputProblem::NoColumns, .. })
             ));
             assert!(matches!(
                 pairs(&empty, &empty),
-                Err(Error::Input { problem: InputProblem::Empty, .. })
+                Err(Error::Input { problem: InputProblem::NoColumns, .. })
             ));
         }
     }

@@ -344,7 +344,7 @@ fn wrong_input_is_an_error() {
 fn rows_without_columns_are_an_error() {
     let (none, rows) = (Array2::<f32>::zeros((12, 0)), Array2::<f32>::zeros((3, 4)));
     let columns = |error: Error, whose: &str| {
-        assert!(matches!(error, Error::Input { problem: InputProblem::Empty, .. }), "{error}");
+        assert!(matches!(error, Error::Input { problem: InputProblem::NoColumns, .. }), "{error}");
         assert_eq!(error.to_string(), format!("`{whose}`: its rows have no columns"));
     };
     columns(paraphrase_mining(&none.view(), &Default::default()).unwrap_err(), "embeddings");

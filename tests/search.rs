@@ -383,7 +383,7 @@ fn rows_without_columns_are_an_error() {
     #[track_caller]
     fn no_columns(result: Result<Vec<Vec<Hit>>, Error>, whose: &str) {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Input { problem: InputProblem::Empty, .. }), "{error}");
+        assert!(matches!(error, Error::Input { problem: InputProblem::NoColumns, .. }), "{error}");
         assert_eq!(error.to_string(), format!("`{whose}`: its rows have no columns"));
     }
     let (none, bytes, codes) =

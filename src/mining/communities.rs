@@ -99,7 +99,7 @@ impl CommunityOptions {
 /// # Errors
 ///
 /// [`Error::Option`] if the threshold is not a number or a size is 0, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is
-/// infinite or not a number, [`InputProblem::Empty`](crate::InputProblem::Empty) for rows without columns. No embeddings give no communities.
+/// infinite or not a number, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns. No embeddings give no communities.
 pub fn community_detection(
     embeddings: &ArrayRef2<f32>,
     options: &CommunityOptions,

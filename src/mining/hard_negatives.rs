@@ -255,7 +255,7 @@ impl HardNegatives {
 ///
 /// # Errors
 ///
-/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, rows without columns or a query without positives, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows or a query without positives, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
 /// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a number, [`Error::Option`] for positives that are not one list for each query or not
 /// rows of the corpus, `num_negatives` of 0, ranges that leave fewer candidates than that, or a limit that is not a number.
 pub fn mine_hard_negatives(

@@ -40,7 +40,7 @@ use crate::similarity::normalized;
 ///
 /// # Errors
 ///
-/// [`InputProblem::Empty`](crate::InputProblem::Empty) for no documents, or documents without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for no documents, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for documents without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a
 /// number, [`Error::Option`] if `top_k` is 0 or `lambda` is not between 0 and 1.
 pub fn mmr(
     query: &ArrayRef1<f32>,

@@ -131,7 +131,7 @@ impl ParaphraseOptions {
 /// # Errors
 ///
 /// [`Error::Option`](crate::Error::Option) if an option is 0, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is
-/// infinite or not a number, [`InputProblem::Empty`](crate::InputProblem::Empty) for rows without columns. No embeddings, or one, give no pairs.
+/// infinite or not a number, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns. No embeddings, or one, give no pairs.
 pub fn paraphrase_mining(
     embeddings: &ArrayRef2<f32>,
     options: &ParaphraseOptions,

@@ -109,7 +109,7 @@ impl SearchOptions {
 ///
 /// # Errors
 ///
-/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, or rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row of either that
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row of either that
 /// has a value that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
 pub fn semantic_search_with(
     queries: &ArrayRef2<f32>,

@@ -42,7 +42,7 @@ const BLOCK_OF_INTEGERS: usize = 256;
 /// # Errors
 ///
 /// [`Error::Option`] if the precisions differ, `top_k` is 0 or rows of integers are wider than 33 025, [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without
-/// rows, or rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the numbers of columns differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for `float32` with a value that is infinite or not a
+/// rows, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the numbers of columns differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for `float32` with a value that is infinite or not a
 /// number.
 pub fn semantic_search_quantized(
     queries: &QuantizedView,

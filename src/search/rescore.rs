@@ -134,7 +134,7 @@ impl<'a> RescoreOptions<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, or rows without columns; [`InputProblem::Width`](crate::InputProblem::Width) if
+/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns; [`InputProblem::Width`](crate::InputProblem::Width) if
 /// queries, corpus, ranges or the finer corpus do not fit together; [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for embeddings with a value that is
 /// infinite or not a number.
 pub fn semantic_search_rescored(

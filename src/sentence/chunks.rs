@@ -5,12 +5,12 @@ use std::ops::Range;
 use ndarray::{Array2, Axis};
 
 use super::SentenceEncoder;
+use super::encode::Call;
 use super::options::{EncodeOptions, TextReport};
 use super::plan::Plan;
 use super::progress::Meter;
 use super::tokens::{Chars, in_text};
 use crate::error::{Error, Result};
-use crate::kernels::Team;
 use crate::pooling::PoolingMode;
 
 /// The embedding of each chunk of a text.
@@ -109,21 +109,17 @@ impl SentenceEncoder {
             }
         }
         let plan = Plan::new(self, options)?.with_offsets();
-        options.install(|| self.pool_chunks(text, chunks, &plan, options))
+        options.in_pool(|| Call::new(self, &plan, options).pool_chunks(text, chunks))
     }
+}
 
-    fn pool_chunks(
-        &self,
-        text: &str,
-        chunks: &[Range<usize>],
-        plan: &Plan,
-        options: &EncodeOptions,
-    ) -> Result<ChunkEmbeddings> {
-        let team = Team::gather();
-        let windows = self.tokens(&team, &[text], plan, options)?;
-        let windows = windows.into_iter().collect::<Result<Vec<_>>>()?;
+impl Call<'_> {
+    /// Computes `text` as a whole, then pools each of its chunks.
+    fn pool_chunks(&self, text: &str, chunks: &[Range<usize>]) -> Result<ChunkEmbeddings> {
+        let Self { encoder, plan, options, .. } = self;
+        let windows = self.tokens(&[text], 0)?.into_iter().collect::<Result<Vec<_>>>()?;
         let mut meter = Meter::new(Some(1), options.progress.clone());
-        let hidden = self.hidden_states(&team, &windows, plan, options, &mut meter)?.swap_remove(0);
+        let hidden = self.hidden_states(&windows, &mut meter)?.swap_remove(0);
         // In bytes of the text, as chunks are.
         let dropped_at = windows.iter().flat_map(|text| &text.dropped_at);
         let dropped_at = dropped_at.filter_map(|bytes| in_text(bytes, plan.prompt.len()));
@@ -132,7 +128,7 @@ impl SentenceEncoder {
         let tokens = hidden.offsets.iter().enumerate();
         let starts = in_order(tokens.filter_map(|(row, bytes)| Some((bytes.as_ref()?.start, row))));
         let chars = Chars::new(text);
-        let mut pooled = Array2::zeros((chunks.len(), self.pooling.dim(self.hidden_size())));
+        let mut pooled = Array2::zeros((chunks.len(), encoder.pooling.dim(encoder.hidden_size())));
         let mut described = Vec::with_capacity(chunks.len());
         for (chunk, (bytes, mut out)) in
             chunks.iter().zip(pooled.axis_iter_mut(Axis(0))).enumerate()
@@ -151,13 +147,17 @@ impl SentenceEncoder {
                 };
                 return Err(Error::Chunk { chunk, problem });
             };
-            self.pooling.pool(hidden.embeddings.view(), *from..from + tokens.len(), out.view_mut());
+            encoder.pooling.pool(
+                hidden.embeddings.view(),
+                *from..from + tokens.len(),
+                out.view_mut(),
+            );
             let before = |end: usize| dropped_at.partition_point(|&(byte, ())| byte < end);
             let dropped = before(bytes.end) - before(bytes.start);
             described.push(Chunk { bytes: bytes.clone(), chars, tokens: tokens.len(), dropped });
         }
         Ok(ChunkEmbeddings {
-            embeddings: self.finish(pooled, plan.dim, options.normalize),
+            embeddings: encoder.finish(pooled, plan.dim, options.normalize),
             chunks: described,
             report: hidden.report,
         })

@@ -22,8 +22,8 @@ use ndarray::{Array1, Array2, ArrayRef2, Axis, s};
 
 use crate::error::Result;
 use crate::files::ModelFiles;
+use crate::kernels::Precision;
 use crate::kernels::isa::Isa;
-use crate::kernels::{Precision, Team};
 use crate::model::Mpnet;
 use crate::pooling::Pooling;
 use crate::similarity::Similarity;
@@ -39,6 +39,7 @@ pub use tokens::TokenEmbeddings;
 #[cfg(feature = "hub")]
 pub(crate) use modules::{MODULES, SETTINGS, module_folders, read_config};
 
+use encode::Call;
 use modules::{Module, Settings};
 use options::Task;
 use plan::Plan;
@@ -312,23 +313,17 @@ impl SentenceEncoder {
         options: &EncodeOptions,
     ) -> Result<EncodeReport> {
         let plan = Plan::new(self, options)?;
-        options.install(|| {
-            let team = Team::gather();
-            let parts = plan.parts(texts);
-            if options.overflow == Overflow::Error && parts.len() > 1 {
-                self.check_lengths(&team, texts, &parts, &plan, options)?;
-            }
+        options.in_pool(|| {
+            let call = Call::new(self, &plan, options);
             let mut meter = Meter::new(Some(texts.len()), options.progress.clone());
             let mut embeddings = Array2::zeros((texts.len(), plan.dim));
             let mut reports = Vec::with_capacity(texts.len());
-            for part in parts {
-                let windows = self.tokens(&team, &texts[part.clone()], &plan, options)?;
-                let windows: Result<Vec<_>> = windows.into_iter().collect();
-                let windows = windows.map_err(|error| error.moved(part.start))?;
-                let embedded = self.embed(&team, &windows, &plan, options, &mut meter)?;
+            call.for_each_part(texts, |part, tokens| {
+                let embedded = call.embed(tokens, &mut meter)?; // [part, dim]
                 embeddings.slice_mut(s![part, ..]).assign(&embedded);
-                reports.extend(windows.iter().map(TextReport::new));
-            }
+                reports.extend(tokens.iter().map(TextReport::new));
+                Ok(())
+            })?;
             Ok(EncodeReport { embeddings, texts: reports })
         })
     }

@@ -256,7 +256,7 @@ impl EncodeOptions {
     }
 
     /// Runs `work` in the caller's pool, if there is one.
-    pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+    pub(super) fn in_pool<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.thread_pool {
             Some(pool) => pool.install(work),
             None => work(),

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
 
-use ndarray::{Array1, Array2};
+use ndarray::Array1;
 
 use super::SentenceEncoder;
+use super::encode::Call;
 use super::options::{EncodeOptions, TextReport};
 use super::plan::{Plan, cost};
 use super::progress::Meter;
 use crate::error::{Error, Result};
-use crate::kernels::Team;
 use crate::tokenizer::Windows;
 
 /// An embedding, and what became of its text.
@@ -121,32 +121,27 @@ where
     fn advance(&mut self) -> Result<bool> {
         self.options.cancellation.check()?;
         let (part, more) = self.take();
-        let (encoder, plan, options) = (self.encoder, &self.plan, &self.options);
-        let meter = &mut self.meter;
-        let (outcomes, rows) = options.install(|| {
-            let (team, mut good) = (Team::gather(), Vec::new());
-            let outcomes: Vec<Result<TextReport>> = encoder
-                .tokens(&team, &part, plan, options)?
+        let (plan, options, meter) = (&self.plan, &self.options, &mut self.meter);
+        let (first, count) = (self.taken, part.len());
+        let (outcomes, rows) = options.in_pool(|| {
+            let (call, mut good) = (Call::new(self.encoder, plan, options), Vec::new());
+            let outcomes: Vec<Result<TextReport>> = call
+                .tokens(&part, first)?
                 .into_iter()
                 .map(|text| text.map(|text| keep(text, &mut good)))
                 .collect();
-            Ok::<_, Error>((outcomes, encoder.embed(&team, &good, plan, options, meter)?))
+            Ok::<_, Error>((outcomes, call.embed(&good, meter)?))
         })?;
-        self.queue(outcomes, &rows);
-        Ok(more)
-    }
-
-    /// `rows: [good, dim]` are the embeddings of the texts without an error.
-    fn queue(&mut self, outcomes: Vec<Result<TextReport>>, rows: &Array2<f32>) {
-        let (first, count) = (self.taken, outcomes.len());
+        // `rows`: `[good, dim]`, of the texts without an error.
         let mut rows = rows.rows().into_iter();
         self.ready.extend(outcomes.into_iter().filter_map(|outcome| match outcome {
             Ok(report) => {
                 rows.next().map(|row| Ok(EncodedText { embedding: row.to_owned(), report }))
             }
-            Err(error) => Some(Err(error.moved(first))),
+            Err(error) => Some(Err(error)),
         }));
         self.taken += count;
+        Ok(more)
     }
 }
 

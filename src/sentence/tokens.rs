@@ -6,15 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::{Array2, s};
 
 use super::SentenceEncoder;
-use super::batches::Batches;
-use super::options::{EncodeOptions, Overflow, TextReport};
+use super::encode::Call;
+use super::options::{EncodeOptions, TextReport};
 use super::plan::Plan;
 use super::progress::Meter;
-use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::kernels::Team;
-use crate::model::Buffers;
-use crate::tokenizer::{Window, Windows};
+use crate::tokenizer::Windows;
 
 /// The hidden states of one text after the last layer, a row for each token.
 ///
@@ -134,67 +131,49 @@ impl SentenceEncoder {
             return Err(of_texts("normalize"));
         }
         let plan = Plan::new(self, options)?.with_offsets();
-        options.install(|| {
-            let team = Team::gather();
+        options.in_pool(|| {
+            let call = Call::new(self, &plan, options);
             let mut meter = Meter::new(Some(texts.len()), options.progress.clone());
             let mut all = Vec::with_capacity(texts.len());
-            let parts = plan.parts(texts);
-            if options.overflow == Overflow::Error && parts.len() > 1 {
-                self.check_lengths(&team, texts, &parts, &plan, options)?;
-            }
-            for part in parts {
-                let windows = self.tokens(&team, &texts[part.clone()], &plan, options)?;
-                let windows: Result<Vec<_>> = windows.into_iter().collect();
-                let windows = windows.map_err(|error| error.moved(part.start))?;
-                all.extend(self.hidden_states(&team, &windows, &plan, options, &mut meter)?);
-            }
+            call.for_each_part(texts, |_, tokens| {
+                all.extend(call.hidden_states(tokens, &mut meter)?);
+                Ok(())
+            })?;
             Ok(all)
         })
     }
+}
 
+impl Call<'_> {
     /// The hidden states of each text, its windows put together.
     pub(super) fn hidden_states(
         &self,
-        team: &Team,
         texts: &[Windows],
-        plan: &Plan,
-        options: &EncodeOptions,
         meter: &mut Meter,
     ) -> Result<Vec<TokenEmbeddings>> {
-        let kept: Vec<Vec<Range<usize>>> = texts.iter().map(Windows::kept).collect();
-        let mut out: Vec<TokenEmbeddings> = texts
-            .iter()
-            .zip(&kept)
-            .map(|(text, kept)| put_together(text, kept, plan.prompt.len(), self.hidden_size()))
-            .collect();
-        // For each window: its text, which of its rows are kept, and where they go.
+        let (prompt, d) = (self.plan.prompt.len(), self.encoder.hidden_size());
+        // For each window: its text, which of its rows are kept, and the rows of the text they become.
         let mut places = Vec::new();
-        for (text, kept) in kept.into_iter().enumerate() {
-            let mut row = 0;
+        let mut out = Vec::with_capacity(texts.len());
+        for (text, windows) in texts.iter().enumerate() {
+            let (kept, mut row) = (windows.kept(), 0);
+            out.push(put_together(windows, &kept, prompt, d));
             for kept in kept {
                 let next = row + kept.len();
                 places.push((text, kept, row..next));
                 row = next;
             }
         }
-        let windows: Vec<&Window> = texts.iter().flat_map(|text| &text.windows).collect();
-        let meter = meter.part(texts);
-        let batches = Batches::new(&windows, self.model.config(), plan.tokens_per_batch)?;
-        let results = Mutex::new(&mut out);
-        let work = |team: &Team, batch: &Batch, buffers: &mut Buffers| {
-            options.cancellation.check()?;
-            let hidden = self.model.forward_in(team, batch, buffers); // [N, D]
-            let mut out = results.lock().unwrap_or_else(PoisonError::into_inner);
+        let out = Mutex::new(out);
+        self.for_each_batch(texts, meter, |_, hidden, batch| {
+            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
             for (range, &window) in batch.ranges().zip(batch.texts()) {
                 let (text, kept, to) = places[window].clone();
                 let rows = hidden.slice(s![range, ..]);
                 out[text].embeddings.slice_mut(s![to, ..]).assign(&rows.slice(s![kept, ..]));
             }
-            meter.count(batch);
-            Ok(())
-        };
-        batches.for_each(team, work, || meter.tell())?;
-        Ok(out)
+        })?;
+        Ok(out.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
