@@ -92,14 +92,14 @@ impl Similarity {
     /// assert_eq!(Similarity::Manhattan.all(&a.view(), &b.view())?, arr2(&[[-7.0, -5.0]]));
     /// let narrow = arr2(&[[1.0_f32]]);
     /// let error = Similarity::Manhattan.all(&a.view(), &narrow.view()).unwrap_err();
-    /// assert_eq!(error.to_string(), "the second embeddings have width 1, expected 2");
+    /// assert_eq!(error.to_string(), "`b`: has width 1, expected 2");
     /// # Ok::<(), mpnet::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row with a value that is infinite or not a number,
-    /// [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns.
+    /// [`InputProblem::Width`] if the widths differ, [`InputProblem::NotFinite`] for a row with a value that is infinite or not a number,
+    /// [`InputProblem::NoColumns`] for rows without columns.
     pub fn all(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         check(a, b)?;
         Ok(match self {
@@ -125,7 +125,7 @@ impl Similarity {
     ///
     /// # Errors
     ///
-    /// As [`all`](Self::all), and [`Error::Input`](crate::Error::Input) if the numbers of rows differ.
+    /// As [`all`](Self::all), and [`Error::Input`] if the numbers of rows differ.
     pub fn pairwise(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array1<f32>> {
         if a.nrows() != b.nrows() {
             let problem = format!("has {} rows, `a` has {}", b.nrows(), a.nrows());

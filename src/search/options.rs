@@ -103,7 +103,7 @@ impl SearchOptions {
 /// let error = semantic_search_with(&queries.view(), &corpus.view(), &SearchOptions::default());
 /// assert_eq!(
 ///     error.unwrap_err().to_string(),
-///     "the corpus: row 2 has a value that is infinite or not a number"
+///     "`corpus`: row 2 has NaN"
 /// );
 /// ```
 ///
