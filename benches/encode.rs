@@ -1,6 +1,6 @@
-//! Texts to embeddings on a model of the base model's size: `encode/precision/case`, in tokens a second, and
-//! `concurrent/precision/callers`, in texts a second: as many threads as there are callers, each with one query after another for
-//! the same encoder.
+//! Texts to embeddings on a model of the base model's size: `encode/precision/case`, in tokens a
+//! second, and `concurrent/precision/callers`, in texts a second: as many threads as there are
+//! callers, each with one query after another for the same encoder.
 
 mod common;
 

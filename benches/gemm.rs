@@ -1,5 +1,6 @@
-//! Matrix products at the shapes of the base model: `gemm/isa/precision/M×K×N`, in operations a second. Prints at the end, for the
-//! largest of them, what share that is of what the machine can do at most: multiply-adds in registers on as many threads.
+//! Matrix products at the shapes of the base model: `gemm/isa/precision/M×K×N`, in operations a
+//! second. Prints at the end, for the largest of them, what share that is of what the machine can
+//! do at most: multiply-adds in registers on as many threads.
 
 #[path = "common/peak.rs"]
 mod peak;

@@ -14,7 +14,8 @@ fn rows(c: &mut Criterion) {
         let input = values(n);
         for &isa in Isa::available() {
             group.bench_function(BenchmarkId::new(isa.name(), n), |bencher| {
-                // A fresh row each time, made outside of the measured time: activations change what they are given.
+                // A fresh row each time, made outside of the measured time: activations change what
+                // they are given.
                 bencher.iter_batched_ref(
                     || input.clone(),
                     |row| kernel(isa, black_box(row)),

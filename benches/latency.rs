@@ -1,10 +1,11 @@
 //! How long a query takes in a pool of threads that also runs long calls: one line a case,
 //! `precision, threads, call: median, p99 and the slowest`.
 //!
-//! Queries come at fixed times, each on a thread of its own, whether or not those before it have been answered: a query
-//! that waits does not hide the waiting of the next ones. The long calls follow one another, of `many` texts that are divided
-//! among the threads, or of a `few` that all threads compute together. `cargo bench --bench latency -- int8` measures the
-//! cases alone whose names have that word.
+//! Queries come at fixed times, each on a thread of its own, whether or not those before it have
+//! been answered: a query that waits does not hide the waiting of the next ones. The long calls
+//! follow one another, of `many` texts that are divided among the threads, or of a `few` that all
+//! threads compute together. `cargo bench --bench latency -- int8` measures the cases alone whose
+//! names have that word.
 
 mod common;
 
@@ -56,7 +57,8 @@ fn main() {
     }
 }
 
-/// The times of queries beside calls of `texts`, and how many of these texts are encoded in a second.
+/// The times of queries beside calls of `texts`, and how many of these texts are encoded in a
+/// second.
 fn beside(encoder: &SentenceEncoder, pool: &ThreadPool, texts: &[String]) -> (Vec<Duration>, f64) {
     let (times, over, done) = (Mutex::new(Vec::new()), AtomicBool::new(false), AtomicUsize::new(0));
     let start = Instant::now();

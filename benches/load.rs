@@ -1,5 +1,6 @@
-//! From a model's files, in the page cache, to an encoder and to its first embedding: `load/precision`, and with a file of packed
-//! weights that is there already `load/precision/packed_cache`; each also with `first_embedding` after it.
+//! From a model's files, in the page cache, to an encoder and to its first embedding:
+//! `load/precision`, and with a file of packed weights that is there already
+//! `load/precision/packed_cache`; each also with `first_embedding` after it.
 
 mod common;
 
@@ -50,8 +51,8 @@ fn build(model: &Model, precision: Precision, cache: Option<&Path>) -> SentenceE
     builder.build().expect("the model loads")
 }
 
-/// Times `load` without the end of what it makes, one at a time: an encoder has hundreds of megabytes. The first call, which
-/// may have to write the cache, does not count.
+/// Times `load` without the end of what it makes, one at a time: an encoder has hundreds of
+/// megabytes. The first call, which may have to write the cache, does not count.
 fn time(bencher: &mut Bencher, load: impl Fn() -> SentenceEncoder) {
     drop(load());
     bencher.iter_custom(|times| {

@@ -1,6 +1,7 @@
-//! How far each case is from what the machine allows: the seconds of a call beside the larger of two that no program can be
-//! faster than, for its arithmetic at the rate of multiply-adds in registers, and for reading the weights once at the bandwidth
-//! of memory. Prints a table in Markdown.
+//! How far each case is from what the machine allows: the seconds of a call beside the larger of
+//! two that no program can be faster than, for its arithmetic at the rate of multiply-adds in
+//! registers, and for reading the weights once at the bandwidth of memory. Prints a table in
+//! Markdown.
 //!
 //! ```sh
 //! cargo bench --bench roofline -- [--precision f32|bf16|int8] [--seconds 3]
@@ -76,7 +77,8 @@ struct Machine {
 
 impl Machine {
     fn measure(isa: Isa) -> Self {
-        // The scalar tier multiplies by another crate, which chooses an instruction set by itself: it is held to the best.
+        // The scalar tier multiplies by another crate, which chooses an instruction set by itself:
+        // it is held to the best.
         let peak = |precision| {
             let peak = shared_multiply_add_peak(isa, precision);
             let best = || shared_multiply_add_peak(Isa::best(), Precision::F32);
@@ -113,7 +115,8 @@ impl Work {
         let (d, f) = (config.hidden_size as f64, config.intermediate_size as f64);
         let layers = config.num_hidden_layers as f64;
         let all = layers * (4.0 * d * d + 2.0 * d * f);
-        // With 8-bit integers one layer's attention and one product of another stay in bf16, and all attention is computed in it.
+        // With 8-bit integers one layer's attention and one product of another stay in bf16, and
+        // all attention is computed in it.
         let in_bf16 = if precision == Precision::Int8 { 4.0 * d * d + d * f } else { 0.0 };
         let tokens = case.all_tokens() as f64;
         let scores = case.texts.len() as f64 * (case.tokens * case.tokens) as f64;

@@ -1,12 +1,13 @@
-//! Exact search beside the machine's matrix products: what share of their rate a whole search reaches.
+//! Exact search beside the machine's matrix products: what share of their rate a whole search
+//! reaches.
 //!
 //! ```sh
 //! cargo bench --bench search -- [--rows 1000000] [--queries 100] [--width 768] [--top-k 10] [--rounds 5]
 //! cargo bench --bench search -- --bits [--rows 10000000] …      # Hamming distance; benches/peers/binary_search.py runs faiss beside it
 //! ```
 //!
-//! Plain, not criterion: one search takes a second and the corpus 3 GB. Each round times the product and the search in turn; printed
-//! are medians.
+//! Plain, not criterion: one search takes a second and the corpus 3 GB. Each round times the
+//! product and the search in turn; printed are medians.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -4,8 +4,8 @@
 //! cargo run --release --example clustering [-- --model DIR] [--input FILE] [--clusters K] [--output FILE.svg]
 //! ```
 //!
-//! Groups texts by k-means on their embeddings, prints the most typical of each group, and draws all of them as points of a
-//! plane (their two principal components).
+//! Groups texts by k-means on their embeddings, prints the most typical of each group, and draws
+//! all of them as points of a plane (their two principal components).
 
 mod common;
 
@@ -109,8 +109,8 @@ fn most_typical_first(embeddings: &Array2<f32>, clustering: &Clustering) -> Vec<
 
 /// Each row in the two directions in which the rows differ most: `[B, D]` → `[B, 2]`.
 ///
-/// By power iteration: multiplied with the covariance again and again, a vector turns into the direction in which that is
-/// largest. For the second direction the first is taken out of the rows.
+/// By power iteration: multiplied with the covariance again and again, a vector turns into the
+/// direction in which that is largest. For the second direction the first is taken out of the rows.
 fn principal_components(embeddings: &Array2<f32>) -> Array2<f32> {
     let mean = embeddings.mean_axis(Axis(0)).unwrap_or_else(|| Array1::zeros(embeddings.ncols()));
     let mut rows = embeddings - &mean;
@@ -131,7 +131,8 @@ fn principal_components(embeddings: &Array2<f32>) -> Array2<f32> {
     components
 }
 
-/// A point for each text, in the colour of its group, and the group's number at the middle of its points.
+/// A point for each text, in the colour of its group, and the group's number at the middle of its
+/// points.
 fn draw(file: &Path, points: &Array2<f32>, clustering: &Clustering) -> Result<()> {
     let root = SVGBackend::new(file, (900, 700)).into_drawing_area();
     root.fill(&WHITE)?;

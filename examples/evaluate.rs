@@ -4,9 +4,10 @@
 //! cargo run --release --example evaluate [-- --model DIR] [--precision P]
 //! ```
 //!
-//! Two of the questions that MTEB asks, on data that ships with the examples: does the model rank pairs of sentences as
-//! people do (STS Benchmark, the 750 pairs whose licence allows a copy), and can a classifier learn 77 intents from a few
-//! questions of each (Banking77, the whole test set)? For all-mpnet-base-v2 MTEB has published 81.7 % for the latter.
+//! Two of the questions that MTEB asks, on data that ships with the examples: does the model rank
+//! pairs of sentences as people do (STS Benchmark, the 750 pairs whose licence allows a copy), and
+//! can a classifier learn 77 intents from a few questions of each (Banking77, the whole test set)?
+//! For all-mpnet-base-v2 MTEB has published 81.7 % for the latter.
 
 mod common;
 

@@ -4,9 +4,10 @@
 //! cargo run --release --example extractive_summary [-- --model DIR] [--document FILE] [--sentences N]
 //! ```
 //!
-//! Chooses a few sentences of a document that stand for all of it, and prints them as they follow one another there. A
-//! sentence is central if its embedding is near the mean of all: for embeddings of length 1 that is the sentence with the largest
-//! sum of cosines to all others, at which LexRank's random walk arrives more often than at any other (Erkan and Radev 2004,
+//! Chooses a few sentences of a document that stand for all of it, and prints them as they follow
+//! one another there. A sentence is central if its embedding is near the mean of all: for
+//! embeddings of length 1 that is the sentence with the largest sum of cosines to all others, at
+//! which LexRank's random walk arrives more often than at any other (Erkan and Radev 2004,
 //! <https://arxiv.org/abs/1109.2128>). Maximal marginal relevance then keeps the second sentence from saying what the first
 //! has said.
 

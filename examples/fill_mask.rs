@@ -4,8 +4,9 @@
 //! cargo run --release --example fill_mask -- --model DIR [--text TEXT] [--top K]
 //! ```
 //!
-//! Needs a checkpoint with the head of MPNet's pre-training (`lm_head.*`), as `microsoft/mpnet-base` has; those of
-//! sentence-transformers, all-mpnet-base-v2 among them, do not.
+//! Needs a checkpoint with the head of MPNet's pre-training (`lm_head.*`), as
+//! `microsoft/mpnet-base` has; those of sentence-transformers, all-mpnet-base-v2 among them, do
+//! not.
 
 mod common;
 

@@ -4,7 +4,8 @@
 //! cargo run --release --example intent_classification [-- --model DIR] [--query TEXT]
 //! ```
 //!
-//! Learns the 77 intents of Banking77 from a few questions of each, then says what other questions are about.
+//! Learns the 77 intents of Banking77 from a few questions of each, then says what other questions
+//! are about.
 
 mod common;
 

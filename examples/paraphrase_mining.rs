@@ -4,8 +4,8 @@
 //! cargo run --release --example paraphrase_mining [-- --model DIR] [--input FILE]
 //! ```
 //!
-//! Prints the most similar pairs of texts, and groups of texts that are all about the same thing: what to look through when a
-//! collection is to be rid of near-duplicates.
+//! Prints the most similar pairs of texts, and groups of texts that are all about the same thing:
+//! what to look through when a collection is to be rid of near-duplicates.
 
 mod common;
 

@@ -4,12 +4,14 @@
 //! cargo run --release --example question_answering [-- --model DIR] [--document FILE] [--question TEXT]
 //! ```
 //!
-//! The retrieval half of RAG: cuts a document of any length into passages of whole sentences and shows for each question the
-//! passages that come nearest, with their place. A language model would be given these to answer from.
+//! The retrieval half of RAG: cuts a document of any length into passages of whole sentences and
+//! shows for each question the passages that come nearest, with their place. A language model would
+//! be given these to answer from.
 //!
-//! Each passage is embedded by itself, or, with `--late`, by late chunking: the document is computed as a whole, so that a
-//! passage that says "it" knows what of. That is for models that were trained on long texts; all-mpnet-base-v2, which saw up to
-//! 128 tokens at a time, is the better for passages that stand alone.
+//! Each passage is embedded by itself, or, with `--late`, by late chunking: the document is
+//! computed as a whole, so that a passage that says "it" knows what of. That is for models that
+//! were trained on long texts; all-mpnet-base-v2, which saw up to 128 tokens at a time, is the
+//! better for passages that stand alone.
 
 mod common;
 

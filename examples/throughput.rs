@@ -4,8 +4,8 @@
 //! cargo run --release --example throughput -- --model DIR [--threads N] [--texts FILE]
 //! ```
 //!
-//! One JSON object a line: for each case the median time of repeated calls, and tokens per second, special tokens
-//! included and no padding counted, since there is none.
+//! One JSON object a line: for each case the median time of repeated calls, and tokens per second,
+//! special tokens included and no padding counted, since there is none.
 
 mod common;
 
@@ -183,8 +183,8 @@ impl<'t> Source<'t> {
         words.take(content).copied().collect::<Vec<_>>().join(" ")
     }
 
-    /// 512 texts of whole sentences whose lengths run from 8 to 384 tokens, evenly on a logarithmic scale, so that half
-    /// of them are shorter than 56, in an order that is not sorted.
+    /// 512 texts of whole sentences whose lengths run from 8 to 384 tokens, evenly on a logarithmic
+    /// scale, so that half of them are shorter than 56, in an order that is not sorted.
     fn mixed(&self) -> Result<Vec<String>> {
         let lengths = self.tokenizer.encode(&self.sentences, usize::MAX)?;
         let special = self.tokenizer.special_tokens(false);

@@ -9,13 +9,14 @@ use ndarray::{Array2, ArrayRef2};
 use crate::config::{Config, PADDING_ID};
 use crate::error::{Error, Result, TextProblem};
 
-/// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base model, and the
-/// products are tall enough that packing the weights costs little.
+/// Tokens computed at once. The largest intermediate array, `[N, F]`, then is 24 MiB for the base
+/// model, and the products are tall enough that packing the weights costs little.
 pub(crate) const TOKENS_PER_BATCH: usize = 2048;
 
 /// A ragged batch: the ids of `B` texts one after another, `N` in all.
 ///
-/// A `Batch` is only made of ids and lengths that its [`Config`] allows, so that the model's forward pass cannot fail.
+/// A `Batch` is only made of ids and lengths that its [`Config`] allows, so that the model's
+/// forward pass cannot fail.
 ///
 /// ```
 /// # let config = mpnet::Config::from_json(
@@ -56,15 +57,18 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) if an id is beyond the vocabulary, [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more tokens than
-    /// [`Config::max_tokens`], [`TextProblem::NoTokens`](crate::TextProblem::NoTokens) if it has none.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) if an id is beyond the vocabulary,
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more tokens than
+    /// [`Config::max_tokens`], [`TextProblem::NoTokens`](crate::TextProblem::NoTokens) if it has
+    /// none.
     pub fn new<I: AsRef<[u32]>>(texts: &[I], config: &Config) -> Result<Self> {
         let order = 0..texts.len();
         Self::gather(order.map(|text| (text, texts[text].as_ref())), config)
     }
 
-    /// All texts, in batches of texts of similar length and at most `budget` tokens each (a longer text is a batch of
-    /// its own), the longest first. [`Batch::scatter`] puts results back into the caller's order.
+    /// All texts, in batches of texts of similar length and at most `budget` tokens each (a longer
+    /// text is a batch of its own), the longest first. [`Batch::scatter`] puts results back into
+    /// the caller's order.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -104,8 +108,8 @@ impl Batch {
         Ok(batches)
     }
 
-    /// All texts, in `step` batches or a multiple of that, as nearly even in tokens as can be, and of at most `limit` tokens
-    /// each (a longer text is a batch of its own).
+    /// All texts, in `step` batches or a multiple of that, as nearly even in tokens as can be, and
+    /// of at most `limit` tokens each (a longer text is a batch of its own).
     ///
     /// # Errors
     ///
@@ -121,7 +125,8 @@ impl Batch {
         order.sort_by_key(|&text| Reverse(ids(text).len()));
         let total: usize = order.iter().map(|&text| ids(text).len()).sum();
         let mut count = step * total.div_ceil(step * limit);
-        // The longest text that is left goes to the batch that has least: within a third of the best there is (Graham 1969).
+        // The longest text that is left goes to the batch that has least: within a third of the
+        // best there is (Graham 1969).
         let batches = loop {
             let mut least: BinaryHeap<_> = (0..count).map(|batch| Reverse((0, batch))).collect();
             let mut batches = vec![Vec::new(); count];
@@ -173,7 +178,8 @@ impl Batch {
         Ok(())
     }
 
-    /// These of its texts, by their places in it, as a batch of their own, whose [`texts`](Self::texts) are these places.
+    /// These of its texts, by their places in it, as a batch of their own, whose
+    /// [`texts`](Self::texts) are these places.
     pub(crate) fn select(&self, texts: &[usize]) -> Self {
         let mut batch = Self::empty();
         texts.iter().for_each(|&text| batch.append(text, &self.ids[self.range(text)]));
@@ -237,8 +243,8 @@ impl Batch {
         &self.ids
     }
 
-    /// For each token its row in the position table, `[N]`: counted from 2 in every text, skipping `<pad>`, which has
-    /// row 1.
+    /// For each token its row in the position table, `[N]`: counted from 2 in every text, skipping
+    /// `<pad>`, which has row 1.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -322,8 +328,8 @@ impl Batch {
     }
 }
 
-/// The rows of the position table for one text: 2, 3, … for tokens that are not `<pad>`, and 1 for `<pad>`, which does
-/// not advance the count. From the ids alone, as the reference does it.
+/// The rows of the position table for one text: 2, 3, … for tokens that are not `<pad>`, and 1 for
+/// `<pad>`, which does not advance the count. From the ids alone, as the reference does it.
 fn positions(ids: &[u32]) -> impl Iterator<Item = u32> + '_ {
     ids.iter().scan(PADDING_ID, |last, &id| {
         if id == PADDING_ID {

@@ -7,8 +7,8 @@ use crate::error::{Error, FileProblem, Result};
 use crate::files::parse_json;
 use crate::kernels::activation::Activation;
 
-/// Buckets of the relative-position table. The reference always sorts distances into 32 buckets, whatever
-/// `relative_attention_num_buckets` says, and no published model has another number.
+/// Buckets of the relative-position table. The reference always sorts distances into 32 buckets,
+/// whatever `relative_attention_num_buckets` says, and no published model has another number.
 pub(crate) const NUM_BUCKETS: usize = 32;
 
 /// The id whose position is the padding row. The reference fixes it, whatever `pad_token_id` says.
@@ -16,9 +16,9 @@ pub(crate) const PADDING_ID: u32 = 1;
 
 /// The sizes of an MPNet encoder: `config.json`.
 ///
-/// Fields have the names of the file; one that is missing has the default of transformers' `MPNetConfig`. Fields that do
-/// not change what the model computes are ignored, as are those that only matter in training. Those that would change it,
-/// and are not supported, are an error.
+/// Fields have the names of the file; one that is missing has the default of transformers'
+/// `MPNetConfig`. Fields that do not change what the model computes are ignored, as are those that
+/// only matter in training. Those that would change it, and are not supported, are an error.
 ///
 /// ```
 /// let config = mpnet::Config::from_json(
@@ -50,14 +50,14 @@ pub struct Config {
     pub layer_norm_eps: f32,
     /// Rows of the position table; two more than the longest text (see [`Config::max_tokens`]).
     pub max_position_embeddings: usize,
-    /// Whether the decoder of a masked language model and the word embeddings are one tensor, which a checkpoint may hold
-    /// under either name.
+    /// Whether the decoder of a masked language model and the word embeddings are one tensor, which
+    /// a checkpoint may hold under either name.
     pub tie_word_embeddings: bool,
 }
 
 impl Activation {
-    /// The activation that `config.json` calls `name`. The names of `GeluTanh` are those of several ways to compute the
-    /// same function.
+    /// The activation that `config.json` calls `name`. The names of `GeluTanh` are those of several
+    /// ways to compute the same function.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" | "gelu_python" => Self::Gelu,
@@ -184,11 +184,14 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`FileProblem::Json`](crate::FileProblem::Json) if it is not JSON, a field has the wrong type, or `model_type` is missing; [`FileProblem::Architecture`](crate::FileProblem::Architecture)
-    /// if that is not `mpnet`, [`Error::Field`] if a value makes no sense or is not supported.
+    /// [`FileProblem::Json`](crate::FileProblem::Json) if it is not JSON, a field has the wrong
+    /// type, or `model_type` is missing;
+    /// [`FileProblem::Architecture`](crate::FileProblem::Architecture) if that is not `mpnet`,
+    /// [`Error::Field`] if a value makes no sense or is not supported.
     pub fn from_json(json: impl AsRef<[u8]>, file: &str) -> Result<Self> {
         let json = json.as_ref();
-        // Before the rest, so that another architecture is named as such and not by a field that it has otherwise.
+        // Before the rest, so that another architecture is named as such and not by a field that it
+        // has otherwise.
         let ModelType { model_type } = parse_json(json, file)?;
         if model_type != "mpnet" {
             return Err(Error::File {
@@ -215,8 +218,8 @@ impl Config {
         self.hidden_size / self.num_attention_heads.max(1)
     }
 
-    /// The longest text that the position table can number, special tokens included: the first token has
-    /// position 2, so two rows of the table are never reached.
+    /// The longest text that the position table can number, special tokens included: the first
+    /// token has position 2, so two rows of the table are never reached.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;

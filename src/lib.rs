@@ -1,4 +1,5 @@
-//! MPNet sentence embeddings in pure Rust: `all-mpnet-base-v2` and its family, with the reference's numbers.
+//! MPNet sentence embeddings in pure Rust: `all-mpnet-base-v2` and its family, with the reference's
+//! numbers.
 //!
 //! ```text
 //!  texts ─▶ Tokenizer ─▶ Tokens ─▶ Batch ─▶ Mpnet ─▶ hidden ─▶ Pooling ─▶ pooled ─▶ modules ─▶ embeddings
@@ -33,8 +34,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. `hub` adds `HubModel` and `SentenceEncoder::from_hub`, which fetch a model from the Hugging Face hub
-//! into the cache that Python uses.
+//! None is on by default. `hub` adds `HubModel` and `SentenceEncoder::from_hub`, which fetch a
+//! model from the Hugging Face hub into the cache that Python uses.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

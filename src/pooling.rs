@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::files::{is_true, parse_json};
 use crate::kernels::Team;
 
-/// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of them.
+/// One way to make a vector of a text's hidden states. Special tokens count as tokens in all of
+/// them.
 ///
 /// ```
 /// use mpnet::{Pooling, PoolingMode};
@@ -35,8 +36,8 @@ pub enum PoolingMode {
 }
 
 impl PoolingMode {
-    /// In the order in which sentence-transformers concatenates them, with their names in its configuration: of the older
-    /// boolean fields and of `pooling_mode`.
+    /// In the order in which sentence-transformers concatenates them, with their names in its
+    /// configuration: of the older boolean fields and of `pooling_mode`.
     const ALL: [(Self, &'static str, &'static str); 6] = [
         (Self::Cls, "pooling_mode_cls_token", "cls"),
         (Self::Max, "pooling_mode_max_tokens", "max"),
@@ -55,7 +56,8 @@ impl PoolingMode {
         let pooled = hidden.slice(s![kept.clone(), ..]);
         let rows = || pooled.rows().into_iter();
         match self {
-            // With nothing kept the reference takes the first token for `cls`, and zeros for the last.
+            // With nothing kept the reference takes the first token for `cls`, and zeros for the
+            // last.
             Self::Cls => out.assign(&hidden.row(if kept.is_empty() { 0 } else { kept.start })),
             Self::LastToken if kept.is_empty() => {}
             Self::LastToken => out.assign(&hidden.row(kept.end - 1)),
@@ -95,7 +97,8 @@ fn weighted_mean<'a>(
     out /= total.max(SMALLEST_WEIGHT);
 }
 
-/// The pooling of a sentence-transformers model: one or more modes, concatenated, and whether a prompt takes part.
+/// The pooling of a sentence-transformers model: one or more modes, concatenated, and whether a
+/// prompt takes part.
 ///
 /// ```
 /// use mpnet::{Pooling, PoolingMode};
@@ -150,8 +153,8 @@ impl Pooling {
     }
 
     /// Reads a pooling module's `config.json` for hidden states of width `d`: booleans such as
-    /// `pooling_mode_mean_tokens` (sentence-transformers before 5.4), or `pooling_mode`, a name or a list of names.
-    /// `file` names it in errors.
+    /// `pooling_mode_mean_tokens` (sentence-transformers before 5.4), or `pooling_mode`, a name or
+    /// a list of names. `file` names it in errors.
     ///
     /// ```
     /// use mpnet::{Pooling, PoolingMode};
@@ -163,7 +166,8 @@ impl Pooling {
     ///
     /// # Errors
     ///
-    /// [`FileProblem::Json`](crate::FileProblem::Json) or [`Error::Field`] if it is not such a file, names an unknown mode or is for another width.
+    /// [`FileProblem::Json`](crate::FileProblem::Json) or [`Error::Field`] if it is not such a
+    /// file, names an unknown mode or is for another width.
     pub fn from_json(json: impl AsRef<[u8]>, d: usize, file: &str) -> Result<Self> {
         let fields = parse_json(json.as_ref(), file)?;
         Self::from_fields(&fields, d, file)
@@ -213,8 +217,9 @@ impl Pooling {
         Ok(Self::new(modes).include_prompt(include))
     }
 
-    /// The `config.json` of a pooling module for hidden states of width `d`: booleans, which every version of
-    /// sentence-transformers reads, unless the modes stand in an order that booleans cannot say.
+    /// The `config.json` of a pooling module for hidden states of width `d`: booleans, which every
+    /// version of sentence-transformers reads, unless the modes stand in an order that booleans
+    /// cannot say.
     pub(crate) fn to_json(&self, d: usize) -> Value {
         let mut fields = Map::new();
         let of_file = || PoolingMode::ALL.iter().filter(|(mode, ..)| self.modes.contains(mode));
@@ -222,7 +227,8 @@ impl Pooling {
             fields.insert("word_embedding_dimension".to_owned(), d.into());
             for (i, (mode, field, _)) in PoolingMode::ALL.into_iter().enumerate() {
                 let on = self.modes.contains(&mode);
-                // The first four have been there from the beginning; early versions refuse the others.
+                // The first four have been there from the beginning; early versions refuse the
+                // others.
                 if on || i < 4 {
                     fields.insert(field.to_owned(), on.into());
                 }
@@ -269,8 +275,8 @@ impl Pooling {
         self.modes.len() * d
     }
 
-    /// Pools each text of `batch`: `hidden: [N, D]` → `[B, dim]`. The first `prompt` tokens of each text are a prompt,
-    /// left out if the pooling does not [include](Pooling::include_prompt) it.
+    /// Pools each text of `batch`: `hidden: [N, D]` → `[B, dim]`. The first `prompt` tokens of each
+    /// text are a prompt, left out if the pooling does not [include](Pooling::include_prompt) it.
     ///
     /// ```
     /// use mpnet::{Batch, Pooling, PoolingMode};

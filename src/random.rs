@@ -1,9 +1,11 @@
 //! Pseudo-random numbers: the Mersenne Twister, drawn from as numpy's `RandomState` draws.
 //!
-//! scikit-learn and MTEB take their samples from `RandomState(seed)`. Drawing in the same way, this crate takes the same
-//! samples, so that its results can be compared with theirs one by one instead of on average.
+//! scikit-learn and MTEB take their samples from `RandomState(seed)`. Drawing in the same way, this
+//! crate takes the same samples, so that its results can be compared with theirs one by one instead
+//! of on average.
 //!
-//! Source: Matsumoto and Nishimura 1998, <https://doi.org/10.1145/272991.272995> (MT19937), with its seeding of 2002.
+//! Source: Matsumoto and Nishimura 1998, <https://doi.org/10.1145/272991.272995> (MT19937), with
+//! its seeding of 2002.
 
 /// Words of the state.
 const N: usize = 624;
@@ -56,7 +58,8 @@ impl RandomState {
         (f64::from(high) * f64::from(1 << 26) + f64::from(low)) / (1_u64 << 53) as f64
     }
 
-    /// Uniform in `0..n`: `randint(n)`. Values beyond `n` are drawn again, so none is likelier than another.
+    /// Uniform in `0..n`: `randint(n)`. Values beyond `n` are drawn again, so none is likelier than
+    /// another.
     ///
     /// # Panics
     ///

@@ -1,7 +1,8 @@
 //! How alike two embeddings are: all pairs of two sets, or row by row.
 //!
-//! Distances are negated, so that larger always means more alike, as in sentence-transformers' `util`. The functions panic if
-//! shapes do not fit; the methods of [`Similarity`] compute the same and return errors.
+//! Distances are negated, so that larger always means more alike, as in sentence-transformers'
+//! `util`. The functions panic if shapes do not fit; the methods of [`Similarity`] compute the same
+//! and return errors.
 //!
 //! ```
 //! use mpnet::{Similarity, similarity::cos_sim};
@@ -25,7 +26,8 @@ use crate::kernels::gemm::{Epilogue, PackedMatrix, par_matmul};
 use crate::kernels::isa::Isa;
 use crate::rows::{finite, has_columns, same_width};
 
-/// A similarity function, by the names of `similarity_fn_name` in `config_sentence_transformers.json`.
+/// A similarity function, by the names of `similarity_fn_name` in
+/// `config_sentence_transformers.json`.
 ///
 /// ```
 /// use mpnet::Similarity;
@@ -82,8 +84,8 @@ impl Similarity {
         }
     }
 
-    /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`. What [`cos_sim`] and its siblings compute, with
-    /// errors for what has no similarity.
+    /// The similarity of each row of `a` `[A, D]` to each row of `b` `[B, D]`: `[A, B]`. What
+    /// [`cos_sim`] and its siblings compute, with errors for what has no similarity.
     ///
     /// ```
     /// use mpnet::{Similarity, ndarray::arr2};
@@ -98,8 +100,9 @@ impl Similarity {
     ///
     /// # Errors
     ///
-    /// [`InputProblem::Width`] if the widths differ, [`InputProblem::NotFinite`] for a row with a value that is infinite or not a number,
-    /// [`InputProblem::NoColumns`] for rows without columns.
+    /// [`InputProblem::Width`] if the widths differ, [`InputProblem::NotFinite`] for a row with a
+    /// value that is infinite or not a number, [`InputProblem::NoColumns`] for rows without
+    /// columns.
     pub fn all(self, a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         check(a, b)?;
         Ok(match self {
@@ -198,8 +201,9 @@ pub fn dot_score(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     scores
 }
 
-/// Minus the euclidean distance of each row of `a` `[A, D]` from each row of `b` `[B, D]`: `[A, B]`. Of the differences
-/// themselves, not of `‖a‖² + ‖b‖² − 2 a·b`, which loses all digits for near vectors.
+/// Minus the euclidean distance of each row of `a` `[A, D]` from each row of `b` `[B, D]`:
+/// `[A, B]`. Of the differences themselves, not of `‖a‖² + ‖b‖² − 2 a·b`, which loses all digits
+/// for near vectors.
 ///
 /// ```
 /// use mpnet::{ndarray::arr2, similarity::euclidean_sim};
@@ -216,7 +220,8 @@ pub fn euclidean_sim(a: &ArrayRef2<f32>, b: &ArrayRef2<f32>) -> Array2<f32> {
     each_pair(a, b, euclidean)
 }
 
-/// Minus the sum of absolute differences of each row of `a` `[A, D]` and each row of `b` `[B, D]`: `[A, B]`.
+/// Minus the sum of absolute differences of each row of `a` `[A, D]` and each row of `b` `[B, D]`:
+/// `[A, B]`.
 ///
 /// ```
 /// use mpnet::{ndarray::arr2, similarity::manhattan_sim};
@@ -343,8 +348,8 @@ mod tests {
 
     use super::*;
 
-    /// `A[i][j] = sin(0.7 i + 0.3 j + 0.1)` and `P[i][j] = cos(0.5 i − 0.2 j) + 0.1 j`, `[4, 6]`, whose cosines are known
-    /// from the reference.
+    /// `A[i][j] = sin(0.7 i + 0.3 j + 0.1)` and `P[i][j] = cos(0.5 i − 0.2 j) + 0.1 j`, `[4, 6]`,
+    /// whose cosines are known from the reference.
     fn inputs() -> (Array2<f32>, Array2<f32>) {
         let a =
             Array2::from_shape_fn((4, 6), |(i, j)| (0.7 * i as f32 + 0.3 * j as f32 + 0.1).sin());

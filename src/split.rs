@@ -1,8 +1,8 @@
-//! A text → ranges of it, to be embedded one by one or by
-//! [late chunking](crate::SentenceEncoder::encode_chunks): sentences, or runs of sentences up to a size.
+//! A text → ranges of it, to be embedded one by one or by [late
+//! chunking](crate::SentenceEncoder::encode_chunks): sentences, or runs of sentences up to a size.
 //!
-//! Ranges are of bytes, at character boundaries, in order, without the white space and invisible characters around
-//! them; where there is nothing else, there is no range.
+//! Ranges are of bytes, at character boundaries, in order, without the white space and invisible
+//! characters around them; where there is nothing else, there is no range.
 //!
 //! ```
 //! use mpnet::split;
@@ -25,8 +25,8 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::error::{Result, at_least_one};
 
-/// The sentences of `text`, by the rules of Unicode: after `.`, `?`, `!` and their like in other scripts, and at the end
-/// of a line. Abbreviations are not known: "Dr. Who" is two sentences.
+/// The sentences of `text`, by the rules of Unicode: after `.`, `?`, `!` and their like in other
+/// scripts, and at the end of a line. Abbreviations are not known: "Dr. Who" is two sentences.
 ///
 /// Source: Unicode Standard Annex #29, section 5, <https://www.unicode.org/reports/tr29/>.
 ///
@@ -47,8 +47,8 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// `text` in chunks of whole sentences, as many as fit into `max_chars` characters each. A longer sentence is cut
-/// between words, a longer word between characters.
+/// `text` in chunks of whole sentences, as many as fit into `max_chars` characters each. A longer
+/// sentence is cut between words, a longer word between characters.
 ///
 /// ```
 /// let text = "It rains. Does it? I would not have thought so.";
@@ -76,8 +76,8 @@ pub fn by_chars(text: &str, max_chars: usize) -> Result<Vec<Range<usize>>> {
     Ok(pack(text, pieces, max_chars))
 }
 
-/// Neighbouring `pieces` joined, as many as have `max_chars` characters together with what separates them. Every
-/// character is counted once or twice, however many pieces a chunk has.
+/// Neighbouring `pieces` joined, as many as have `max_chars` characters together with what
+/// separates them. Every character is counted once or twice, however many pieces a chunk has.
 fn pack(
     text: &str,
     pieces: impl IntoIterator<Item = Range<usize>>,
@@ -122,7 +122,8 @@ fn cut(text: &str, range: Range<usize>, max_chars: usize) -> Vec<Range<usize>> {
     starts.iter().zip(ends).map(|(&start, end)| start..end).collect()
 }
 
-/// The range of `piece`, which begins at `start`, without what cannot be seen around it; `None` if that is all.
+/// The range of `piece`, which begins at `start`, without what cannot be seen around it; `None` if
+/// that is all.
 fn visible(piece: &str, start: usize) -> Option<Range<usize>> {
     let hidden = |c| !is_visible(c);
     let trimmed = piece.trim_matches(hidden);
@@ -130,21 +131,23 @@ fn visible(piece: &str, start: usize) -> Option<Range<usize>> {
     (!trimmed.is_empty()).then_some(start..start + trimmed.len())
 }
 
-/// Characters that a tokenizer drops are those that nobody sees: white space, control characters, and marks of direction,
-/// joining and byte order.
+/// Characters that a tokenizer drops are those that nobody sees: white space, control characters,
+/// and marks of direction, joining and byte order.
 fn is_visible(c: char) -> bool {
     let mark = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !(c.is_whitespace() || c.is_control() || mark)
 }
 
-/// The characters of Unicode's class ATerm, which end a sentence unless a lower-case letter follows.
+/// The characters of Unicode's class ATerm, which end a sentence unless a lower-case letter
+/// follows.
 const FULL_STOPS: [char; 4] = ['.', '\u{2024}', '\u{fe52}', '\u{ff0e}'];
 
 /// A text without the characters that only prolong the end of a sentence.
 ///
-/// For each closing mark and each space after a full stop, the segmenter looks ahead to the next letter
-/// (rule SB8), so its time grows with the square of their number. No rule asks for the number, and none
-/// puts a boundary between them (SB5, SB9, SB10): the first closing mark and the first space stand for all.
+/// For each closing mark and each space after a full stop, the segmenter looks ahead to the next
+/// letter (rule SB8), so its time grows with the square of their number. No rule asks for the
+/// number, and none puts a boundary between them (SB5, SB9, SB10): the first closing mark and the
+/// first space stand for all.
 struct Thin<'a> {
     text: Cow<'a, str>,
     /// (bytes of the thin text, bytes of the original that have been left out before that place).
@@ -185,7 +188,8 @@ impl<'a> Thin<'a> {
         Self { text: Cow::Owned(thin), gaps }
     }
 
-    /// The byte of the original that is at byte `at` of the thin text. What was left out there comes before it.
+    /// The byte of the original that is at byte `at` of the thin text. What was left out there
+    /// comes before it.
     fn place(&self, at: usize) -> usize {
         let gaps = self.gaps.partition_point(|&(thin, _)| thin <= at);
         at + gaps.checked_sub(1).map_or(0, |last| self.gaps[last].1)
@@ -205,7 +209,8 @@ enum Class {
 }
 
 impl Class {
-    /// The segmenter keeps its table of classes to itself, so it is asked by texts whose boundaries depend on the class of `c`.
+    /// The segmenter keeps its table of classes to itself, so it is asked by texts whose boundaries
+    /// depend on the class of `c`.
     fn of(c: char) -> Self {
         // Whether the last byte is a sentence, and all before it another.
         let splits_at_end = |text: &str| {
@@ -275,7 +280,8 @@ mod tests {
 
     #[test]
     fn time_is_linear_in_the_text() {
-        // Characters of the short text: enough to measure, and few enough for a failure to be reported soon.
+        // Characters of the short text: enough to measure, and few enough for a failure to be
+        // reported soon.
         const N: usize = 1_000;
         let repeat = |piece: &str, n: usize| piece.repeat(n / piece.chars().count());
         type Text<'a> = (&'a str, usize, &'a dyn Fn(usize) -> String);
@@ -305,8 +311,8 @@ mod tests {
         for (name, n, text) in texts {
             let (short, long) = (text(n), text(32 * n));
             for max_chars in [1, 1000, usize::MAX] {
-                // Where time is linear it is 32 times as long, up to 100 times where only the short text fits the
-                // caches; where it is quadratic, 1000 times.
+                // Where time is linear it is 32 times as long, up to 100 times where only the short
+                // text fits the caches; where it is quadratic, 1000 times.
                 let ratio = || seconds(&long, max_chars, 1) / seconds(&short, max_chars, 5);
                 let ratios: Vec<f64> = (0..3).map(|_| ratio()).take_while(|&r| r > 250.0).collect();
                 assert!(ratios.len() < 3, "{name}, chunks of {max_chars}: {ratios:.0?} for 32");

@@ -1,5 +1,6 @@
-//! Progress callbacks that use rayon, encode, panic and cancel, in every way of encoding: everything ends, and the counts
-//! are right. A test that hangs takes the whole process down, with a message.
+//! Progress callbacks that use rayon, encode, panic and cancel, in every way of encoding:
+//! everything ends, and the counts are right. A test that hangs takes the whole process down, with
+//! a message.
 
 mod common;
 
@@ -187,7 +188,8 @@ fn encode(options: &EncodeOptions) {
     assert_eq!(tokens[0].embeddings.ncols(), 32);
 }
 
-/// Everything that a callback could want to do; `own` is the pool of the options, `other` another one.
+/// Everything that a callback could want to do; `own` is the pool of the options, `other` another
+/// one.
 fn acts(own: &Arc<ThreadPool>, other: &Arc<ThreadPool>) -> Vec<(&'static str, Act)> {
     let another = Arc::new(SentenceEncoder::from_pretrained(tiny()).unwrap());
     let in_pool = |pool: &Arc<ThreadPool>| EncodeOptions::default().thread_pool(Arc::clone(pool));
@@ -221,8 +223,8 @@ fn acts(own: &Arc<ThreadPool>, other: &Arc<ThreadPool>) -> Vec<(&'static str, Ac
     ]
 }
 
-/// Every way of encoding with every callback in a pool of so many threads: called on a thread of the pool, from outside
-/// by the option, and from outside in the global pool.
+/// Every way of encoding with every callback in a pool of so many threads: called on a thread of
+/// the pool, from outside by the option, and from outside in the global pool.
 fn every_way_with_every_callback(threads: usize) {
     let (own, other) = (Arc::new(pool(threads)), Arc::new(pool(2)));
     for way in Way::ALL {
@@ -343,7 +345,8 @@ fn a_callback_that_panics() {
     }
 }
 
-/// After a panic an iterator has no more items: those of the texts that it had taken would be missing.
+/// After a panic an iterator has no more items: those of the texts that it had taken would be
+/// missing.
 #[test]
 fn an_iterator_ends_with_a_panic() {
     let _watchdog = Watchdog::over("iterator");
@@ -384,7 +387,8 @@ fn a_callback_that_cancels() {
                 count.fetch_add(1, Ordering::Relaxed);
                 cancel.cancel();
             });
-            // Other threads may have begun all batches that were left before the first call: then they count.
+            // Other threads may have begun all batches that were left before the first call: then
+            // they count.
             let most = match own.install(|| way.run(&options)) {
                 Ok(_) => 2,
                 Err(error) => {

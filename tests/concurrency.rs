@@ -1,4 +1,5 @@
-//! One encoder and many callers at once: the same bits as alone, on the caller's threads, which are at rest afterwards.
+//! One encoder and many callers at once: the same bits as alone, on the caller's threads, which are
+//! at rest afterwards.
 
 mod common;
 #[path = "../benches/common/random_model.rs"]
@@ -15,8 +16,9 @@ use random_model::{Sizes, WORDS};
 /// Threads of the global pool, another number than rayon would choose on most machines.
 const GLOBAL: usize = 3;
 
-/// Lets one test run at a time: one of them measures what the process does. And makes the global pool, the first time, after a
-/// call in another pool: that would fail if the library had made or configured one.
+/// Lets one test run at a time: one of them measures what the process does. And makes the global
+/// pool, the first time, after a call in another pool: that would fail if the library had made or
+/// configured one.
 fn alone() -> MutexGuard<'static, ()> {
     static GLOBAL_POOL: LazyLock<()> = LazyLock::new(|| {
         pool(2).install(|| {
@@ -113,7 +115,8 @@ fn single_texts_beside_many_in_pools_of_every_size() {
     }
 }
 
-/// Several callers inside one pool of fewer threads: each is a thread of the pool, and the others' helper.
+/// Several callers inside one pool of fewer threads: each is a thread of the pool, and the others'
+/// helper.
 #[test]
 fn callers_inside_one_pool_do_not_wait_for_each_other() {
     let _alone = alone();
@@ -177,11 +180,13 @@ fn threads_are_at_rest_after_a_call() {
     }
 }
 
-/// What all threads of this process have computed for so far, as the kernel counts it, in hundredths of a second.
+/// What all threads of this process have computed for so far, as the kernel counts it, in
+/// hundredths of a second.
 #[cfg(target_os = "linux")]
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    // The second field is a name in parentheses, which may have spaces in it; `utime` and `stime` are the 14th and 15th.
+    // The second field is a name in parentheses, which may have spaces in it; `utime` and `stime`
+    // are the 14th and 15th.
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let ticks: u64 =
         fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();

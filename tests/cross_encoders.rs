@@ -1,5 +1,5 @@
-//! Cross-encoders as sentence-transformers saves them: prompts, activations, lengths; and models that are given to the wrong
-//! class.
+//! Cross-encoders as sentence-transformers saves them: prompts, activations, lengths; and models
+//! that are given to the wrong class.
 
 mod common;
 
@@ -241,7 +241,8 @@ fn warnings(f: impl FnOnce()) -> Vec<String> {
     lines.clone()
 }
 
-/// An older cross-encoder, or any model of transformers: Python takes the mean of its hidden states, and says so.
+/// An older cross-encoder, or any model of transformers: Python takes the mean of its hidden
+/// states, and says so.
 #[test]
 fn a_directory_without_modules_is_pooled_with_a_warning() {
     let load = |model: &Damaged| {

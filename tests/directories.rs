@@ -1,5 +1,6 @@
-//! Directories that are like the tiny model's but for a file or a field: each gives the reference's numbers, or is refused by
-//! name. `data/make_directory_goldens.py` has the list and asks the reference.
+//! Directories that are like the tiny model's but for a file or a field: each gives the reference's
+//! numbers, or is refused by name. `data/make_directory_goldens.py` has the list and asks the
+//! reference.
 
 mod common;
 
@@ -76,7 +77,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Puts `value` at the place that `keys` name; a key `+` is the end of a list, the value `-` removes.
+/// Puts `value` at the place that `keys` name; a key `+` is the end of a list, the value `-`
+/// removes.
 fn put(whole: &mut Value, keys: &[Value], value: &Value) {
     let (last, keys) = keys.split_last().unwrap();
     let place = keys.iter().fold(whole, |place, key| match key.as_u64() {

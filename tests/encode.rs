@@ -97,7 +97,8 @@ fn the_same_bits_in_every_precision_and_on_every_instruction_set() {
     }
 }
 
-/// All that a model says of a batch in which some texts are monotonous is what it says of each text alone.
+/// All that a model says of a batch in which some texts are monotonous is what it says of each text
+/// alone.
 #[test]
 fn a_monotonous_text_in_a_batch_of_others() {
     let texts = [
@@ -122,7 +123,8 @@ fn a_monotonous_text_in_a_batch_of_others() {
                 assert_eq!(all[i], own[0], "{isa}, text {i}");
             }
         }
-        // In full where it matters: nearer to f32 than the same model without what rounding has left.
+        // In full where it matters: nearer to f32 than the same model without what rounding has
+        // left.
         let full = SentenceEncoder::builder(tiny()).isa(isa).build().unwrap();
         let weights = Checkpoint::open(tiny()).unwrap();
         let at = Placement::on(isa).precision(Precision::Int8);

@@ -1,7 +1,9 @@
-//! Prompts, poolings, outputs, token embeddings, windows and late chunking against sentence-transformers in float64.
+//! Prompts, poolings, outputs, token embeddings, windows and late chunking against
+//! sentence-transformers in float64.
 //!
-//! Tolerances are those of `docs/numerics.md` for the tiny model: of a normalised embedding, and of a hidden state. What is
-//! pooled without normalisation is as large as a hidden state, times the root of the length in one of the modes.
+//! Tolerances are those of `docs/numerics.md` for the tiny model: of a normalised embedding, and of
+//! a hidden state. What is pooled without normalisation is as large as a hidden state, times the
+//! root of the length in one of the modes.
 
 mod common;
 
@@ -131,7 +133,8 @@ fn truncated_and_normalised() {
         let encoder = model.load().unwrap();
         let got =
             encoder.encode_with(&outputs.texts, &call.arguments.options()).unwrap().embeddings;
-        // Scaling five or eight of 32 components to length 1 scales their errors too, here by less than 4.
+        // Scaling five or eight of 32 components to length 1 scales their errors too, here by less
+        // than 4.
         let tolerance = 4.0 * EMBEDDING;
         assert_near(
             &format!("call {n}"),
@@ -142,8 +145,9 @@ fn truncated_and_normalised() {
     }
 }
 
-/// Byte for byte, except where an embedding stands so near the edge between two buckets, or a bit's zero, that its own
-/// tolerance reaches the other side; the goldens have the embeddings that their bytes were made of.
+/// Byte for byte, except where an embedding stands so near the edge between two buckets, or a bit's
+/// zero, that its own tolerance reaches the other side; the goldens have the embeddings that their
+/// bytes were made of.
 #[test]
 fn every_output_precision() {
     #[derive(Deserialize)]
@@ -202,8 +206,8 @@ fn every_output_precision() {
                 let low = column.fold(f64::INFINITY, |a, &x| a.min(x));
                 let high = column.fold(f64::NEG_INFINITY, |a, &x| a.max(x));
                 let step = (high - low) / 255.0;
-                // The value, the lower end and both ends of 255 steps are off by the tolerance at most, and the division
-                // by a few units in the last place of 255.
+                // The value, the lower end and both ends of 255 steps are off by the tolerance at
+                // most, and the division by a few units in the last place of 255.
                 let allowed = 4.0 * tolerance / step + 255.0 * 4.0 * f64::from(f32::EPSILON);
                 let position = (reference[[i, k]] - low) / step;
                 let edge = f64::from(got.max(want) + signed);
@@ -211,7 +215,8 @@ fn every_output_precision() {
             }
         }
     }
-    // The largest value of a column stands at an edge by definition; apart from those, edges are rare.
+    // The largest value of a column stands at an edge by definition; apart from those, edges are
+    // rare.
     assert!(bytes > 1500 && at_an_edge * 20 < bytes, "{at_an_edge} of {bytes}");
 
     let one = encoder.encode(&texts[..1]).unwrap();

@@ -1,9 +1,10 @@
-//! The evaluators, classifiers and k-means against sentence-transformers 6.2, scikit-learn and MTEB 2.26, on inputs with ties.
+//! The evaluators, classifiers and k-means against sentence-transformers 6.2, scikit-learn and MTEB
+//! 2.26, on inputs with ties.
 //!
-//! `evaluation.json` has what they were given and what came out; `make_evaluation_goldens.py` made it, and
-//! `make_mteb_goldens.py` `mteb.json` from the same inputs. Where a metric is
-//! made of counts and ranks alone, it must be the same to rounding in `f64` (1e-12); where it is made of `f32` scores, to
-//! a few units in their last place.
+//! `evaluation.json` has what they were given and what came out; `make_evaluation_goldens.py` made
+//! it, and `make_mteb_goldens.py` `mteb.json` from the same inputs. Where a metric is made of
+//! counts and ranks alone, it must be the same to rounding in `f64` (1e-12); where it is made of
+//! `f32` scores, to a few units in their last place.
 
 mod common;
 
@@ -19,7 +20,8 @@ use serde_json::Value;
 
 /// Metrics of counts and ranks.
 const EXACT: f64 = 1e-12;
-/// Cosines, thresholds and correlations of `f32` scores of size 1: about ten units in the last place.
+/// Cosines, thresholds and correlations of `f32` scores of size 1: about ten units in the last
+/// place.
 const ROUNDED: f64 = 1e-6;
 
 static GOLDENS: LazyLock<Value> = LazyLock::new(|| json("evaluation.json"));
@@ -97,7 +99,8 @@ fn embedding_similarity_over_four_functions() {
     }
 }
 
-/// The rows have length 1 exactly, so that buckets and bits are the reference's, and with them all scores but the cosines.
+/// The rows have length 1 exactly, so that buckets and bits are the reference's, and with them all
+/// scores but the cosines.
 #[test]
 fn embedding_similarity_in_every_precision() {
     let goldens = &GOLDENS["embedding_similarity_precision"];
@@ -281,9 +284,10 @@ fn classification_metrics_of_labels_that_are_missing_on_either_side() {
     }
 }
 
-/// Coefficients, not only predictions: solver, objective and stopping rules are those of scikit-learn, so that both stop at
-/// the same iteration, short of the optimum. What is left is the rounding of products in `f32`, some 1e-7, which the steps
-/// amplify where the loss is flat; up to 2.1e-4 was seen, and five times that is allowed.
+/// Coefficients, not only predictions: solver, objective and stopping rules are those of
+/// scikit-learn, so that both stop at the same iteration, short of the optimum. What is left is the
+/// rounding of products in `f32`, some 1e-7, which the steps amplify where the loss is flat; up to
+/// 2.1e-4 was seen, and five times that is allowed.
 #[test]
 fn logistic_regression() {
     for (index, case) in list(&GOLDENS["logistic_regression"]).iter().enumerate() {
@@ -325,7 +329,8 @@ fn k_neighbors() {
     }
 }
 
-/// Sums of squares of up to 150 rows, and means of them, in `f32` there: some units in the last place.
+/// Sums of squares of up to 150 rows, and means of them, in `f32` there: some units in the last
+/// place.
 #[track_caller]
 fn clusterings_agree(what: &str, got: &Clustering, want: &Value) {
     assert_eq!(got.labels, indices(&want["labels"]), "{what}");
@@ -401,7 +406,8 @@ fn clustering_as_mteb_does() {
     close("mean", got.iter().sum::<f64>() / got.len() as f64, &goldens["mean"], EXACT);
 }
 
-/// MTEB's own task again: the same samples in each of its experiments, and what both classifiers learn from them.
+/// MTEB's own task again: the same samples in each of its experiments, and what both classifiers
+/// learn from them.
 #[test]
 fn classification_as_mteb_does() {
     let inputs = &GOLDENS["mteb"];

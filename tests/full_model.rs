@@ -1,14 +1,15 @@
 //! The real all-mpnet-base-v2 against float64 and against numbers that others have published.
 //!
-//! The weights are 438 MB and not part of the repository, so these tests are ignored unless asked for:
+//! The weights are 438 MB and not part of the repository, so these tests are ignored unless asked
+//! for:
 //!
 //! ```text
 //! cargo run --release --example fetch_model
 //! cargo test --release --test full_model -- --ignored --nocapture
 //! ```
 //!
-//! The model is looked for in `MPNET_MODEL_DIR`, then in the cache that `fetch_model` fills; a missing model is a
-//! failure, not a pass.
+//! The model is looked for in `MPNET_MODEL_DIR`, then in the cache that `fetch_model` fills; a
+//! missing model is a failure, not a pass.
 
 mod common;
 
@@ -107,8 +108,8 @@ fn every_golden_text_within_the_promise_of_float64() {
     }
 }
 
-/// Texts of tokens that are alike, as in tables, logs and scanned pages: errors of rounding do not average out over them. `n`
-/// of them, by a generator with a seed (SplitMix64).
+/// Texts of tokens that are alike, as in tables, logs and scanned pages: errors of rounding do not
+/// average out over them. `n` of them, by a generator with a seed (SplitMix64).
 fn monotonous_texts(seed: u64, n: usize) -> Vec<String> {
     /// Repeated often, these are what the model is least stable on.
     const LONG: [&str; 40] = [
@@ -287,7 +288,8 @@ fn before_and_without_normalisation() {
     }
 }
 
-/// A production server printed these of its own MPNet on a GPU, which has the `tanh` form of GELU; four digits.
+/// A production server printed these of its own MPNet on a GPU, which has the `tanh` form of GELU;
+/// four digits.
 #[test]
 #[ignore = "needs the real weights: run the example fetch_model"]
 fn with_the_other_gelu() {
@@ -431,11 +433,12 @@ struct StsGoldens {
     spearman: HashMap<String, f64>,
 }
 
-/// What output precisions cost: Spearman against what sentence-transformers gives of torch's embeddings (`make_sts_goldens.py`),
-/// and which part of the ten nearest sentences is still found.
+/// What output precisions cost: Spearman against what sentence-transformers gives of torch's
+/// embeddings (`make_sts_goldens.py`), and which part of the ten nearest sentences is still found.
 ///
-/// Of a million components a dozen are within 1e-6 of zero or of a bucket's edge and may fall to the other side. One bit moves one of
-/// 1428 cosines by 1/384 at most, and a Spearman of 750 pairs by less than 1e-5.
+/// Of a million components a dozen are within 1e-6 of zero or of a bucket's edge and may fall to
+/// the other side. One bit moves one of 1428 cosines by 1/384 at most, and a Spearman of 750 pairs
+/// by less than 1e-5.
 #[test]
 #[ignore = "needs the real weights: run the example fetch_model"]
 fn sts_and_search_in_every_output_precision() {

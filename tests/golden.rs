@@ -1,7 +1,9 @@
-//! The tiny model against the reference in float64: every stage, layer, pooling mode, activation and storage type.
+//! The tiny model against the reference in float64: every stage, layer, pooling mode, activation
+//! and storage type.
 //!
-//! Tolerances are a few times what torch's own `float32` differs from these goldens (`docs/numerics.md`): 2.7e-7 in
-//! embeddings, 2.2e-6 in hidden states, 6.5e-7 in attention probabilities.
+//! Tolerances are a few times what torch's own `float32` differs from these goldens
+//! (`docs/numerics.md`): 2.7e-7 in embeddings, 2.2e-6 in hidden states, 6.5e-7 in attention
+//! probabilities.
 
 mod common;
 
@@ -46,7 +48,8 @@ fn embeddings_of_every_text() {
     }
 }
 
-/// The same goldens on every instruction set and in every precision, which is looser the shorter its numbers are.
+/// The same goldens on every instruction set and in every precision, which is looser the shorter
+/// its numbers are.
 #[test]
 fn embeddings_on_every_instruction_set_and_in_every_precision() {
     let (goldens, texts) = (Goldens::open(), texts());
@@ -65,8 +68,9 @@ fn embeddings_on_every_instruction_set_and_in_every_precision() {
                         let tolerance = allowed(isa, EMBEDDING);
                         assert_close(&what, embedding.into_dyn(), want.view(), tolerance);
                     }
-                    // Weights that are only stored as bf16 move these embeddings by up to 3.7e-3 a component, which is a
-                    // cosine of 1 − 2e-4; here the other factor is rounded too.
+                    // Weights that are only stored as bf16 move these embeddings by up to 3.7e-3 a
+                    // component, which is a cosine of 1 − 2e-4; here the other factor is rounded
+                    // too.
                     Precision::Bf16 => assert!(cosine > 0.9995, "{what}"),
                     _ => assert!(cosine > 0.99, "{what}"),
                 }
@@ -177,8 +181,8 @@ fn every_pooling_mode() {
         other => panic!("a mode that has no name here: {other}"),
     };
     assert_eq!(cases.modes.len(), 8);
-    // Up to 48 additions, each rounding by at most ε/2 of the sum so far, which is no larger than what comes out times a
-    // few: 16 ε of the largest component.
+    // Up to 48 additions, each rounding by at most ε/2 of the sum so far, which is no larger than
+    // what comes out times a few: 16 ε of the largest component.
     let tolerance = |want: &ArrayD<f64>| {
         16.0 * f64::from(f32::EPSILON) * want.iter().fold(1.0_f64, |max, x| max.max(x.abs()))
     };
@@ -274,8 +278,9 @@ fn a_dense_module_after_the_pooling() {
     }
 }
 
-/// Every activation of `Dense`, its residual paths, `LayerNorm` and `Dropout`, one by one and in a row, as sentence-transformers
-/// saves and computes them (`make_module_goldens.py`). Values are up to 7.6; torch's `float32` is off by up to 2.7e-6.
+/// Every activation of `Dense`, its residual paths, `LayerNorm` and `Dropout`, one by one and in a
+/// row, as sentence-transformers saves and computes them (`make_module_goldens.py`). Values are up
+/// to 7.6; torch's `float32` is off by up to 2.7e-6.
 #[test]
 fn every_module_behind_the_pooling() {
     #[derive(serde::Deserialize)]
@@ -315,9 +320,9 @@ fn every_module_behind_the_pooling() {
     }
 }
 
-/// A model of width 8 whose every weight is a sine of its index, so that the whole of it is written down in a formula
-/// and no file is read. The reference's hidden states of two texts, one of them with padding behind it, which a ragged
-/// batch does not have.
+/// A model of width 8 whose every weight is a sine of its index, so that the whole of it is written
+/// down in a formula and no file is read. The reference's hidden states of two texts, one of them
+/// with padding behind it, which a ragged batch does not have.
 #[test]
 fn a_model_that_is_a_formula() {
     #[derive(serde::Deserialize)]
@@ -364,8 +369,9 @@ fn a_model_that_is_a_formula() {
     }
 }
 
-/// The parameters of the formula model as a safetensors file: for parameter number `t` and flat index `i`,
-/// `s = sin(0.7 t + 0.13 i (1 + t mod 5))`, and `1 + s/10` for LayerNorm weights, `s/10` for biases, `s/2` for the rest.
+/// The parameters of the formula model as a safetensors file: for parameter number `t` and flat
+/// index `i`, `s = sin(0.7 t + 0.13 i (1 + t mod 5))`, and `1 + s/10` for LayerNorm weights, `s/10`
+/// for biases, `s/2` for the rest.
 fn formula(names: &[String], config: &Config) -> Vec<u8> {
     let (v, d, f) = (config.vocab_size, config.hidden_size, config.intermediate_size);
     let shape = |name: &str| -> Vec<usize> {

@@ -1,8 +1,9 @@
-//! The heads on the tiny encoder against transformers in float64: logits and what the pipelines answer.
+//! The heads on the tiny encoder against transformers in float64: logits and what the pipelines
+//! answer.
 //!
-//! What torch's own `float32` logits differ from these goldens was measured when they were made: 1.1e-5 (logits are up to 8).
-//! The tests allow [`LOGIT`], four times that. A softmax over logits that are off by δ is off by at most 2δ of its value and
-//! δ/2 in all; a sigmoid by δ/4.
+//! What torch's own `float32` logits differ from these goldens was measured when they were made:
+//! 1.1e-5 (logits are up to 8). The tests allow [`LOGIT`], four times that. A softmax over logits
+//! that are off by δ is off by at most 2δ of its value and δ/2 in all; a sigmoid by δ/4.
 
 mod common;
 
@@ -76,7 +77,8 @@ fn directory(head: &str) -> Damaged {
     model
 }
 
-/// Makes of a directory of transformers one that sentence-transformers 6 has saved a cross-encoder in.
+/// Makes of a directory of transformers one that sentence-transformers 6 has saved a cross-encoder
+/// in.
 fn save_as_cross_encoder(model: &Damaged) {
     let class = "sentence_transformers.base.modules.transformer.Transformer";
     let modules = serde_json::json!([{"idx": 0, "name": "0", "path": "", "type": class}]);
@@ -319,7 +321,8 @@ fn texts_and_pairs_are_classified_as_the_pipeline_does() {
     assert!(sequence_classification().classify(&none).unwrap().is_empty());
 }
 
-/// sentence-transformers' `CrossEncoder`: a sigmoid of a single logit, the logits themselves of several.
+/// sentence-transformers' `CrossEncoder`: a sigmoid of a single logit, the logits themselves of
+/// several.
 #[test]
 fn pairs_as_a_cross_encoder_scores_them() {
     let goldens = goldens();
@@ -351,7 +354,8 @@ fn pairs_as_a_cross_encoder_scores_them() {
     }
 }
 
-/// The activation that a cross-encoder was saved with, in each of the places where versions of sentence-transformers have put it.
+/// The activation that a cross-encoder was saved with, in each of the places where versions of
+/// sentence-transformers have put it.
 #[test]
 fn the_activation_that_a_cross_encoder_was_saved_with() {
     let goldens = goldens();
@@ -586,7 +590,8 @@ fn questions_are_answered_as_the_pipeline_does() {
     let head = question_answering();
     for Asked { question, context, options, answers } in json::<File>("heads_qa.json").cases {
         let impossible = options.handle_impossible_answer == Some(true);
-        // Where the context has fewer spans than were asked for, numpy's argsort yields spans outside of it.
+        // Where the context has fewer spans than were asked for, numpy's argsort yields spans
+        // outside of it.
         let want: Vec<&Answered> =
             answers.iter().filter(|answer| impossible || answer.score > 0.0).collect();
         let got = head.answer_with(&question, &context, &options.build()).unwrap();
@@ -611,7 +616,8 @@ fn one_answer() {
     assert_eq!((&answer.text[..], &answer), ("He was in the old", &many.unwrap()[0]));
 }
 
-/// A question that leaves little room still works by itself: what windows have in common shrinks with it.
+/// A question that leaves little room still works by itself: what windows have in common shrinks
+/// with it.
 #[test]
 fn a_long_question_over_a_long_context() {
     let head = question_answering();
@@ -641,7 +647,8 @@ fn multiple_choice_logits_and_scores() {
     assert_near("scores", aview1(&got).into_dyn(), aview1(&want).into_dyn(), SCORE);
 }
 
-/// The heads keep what the encoder promises: the same bits alone, in company and on any number of threads.
+/// The heads keep what the encoder promises: the same bits alone, in company and on any number of
+/// threads.
 #[test]
 fn the_same_bits_in_any_company() {
     let head = sequence_classification().function_to_apply(ClassificationFunction::None);
@@ -683,8 +690,9 @@ fn files_in_memory_and_other_precisions() {
         let head = MaskedLM::from_pretrained_with(files(), &options).unwrap();
         let got = head.fill_mask(text, 3).unwrap();
         assert_ne!(got[0].score, want[0].score, "{precision} rounds");
-        // The head reads what the encoder makes in this precision, which the goldens of precisions hold; with random weights
-        // the best tokens are within a hair of each other, so that int8 may order them otherwise.
+        // The head reads what the encoder makes in this precision, which the goldens of precisions
+        // hold; with random weights the best tokens are within a hair of each other, so that int8
+        // may order them otherwise.
         let logits = |head: &MaskedLM| {
             let tokens = head.tokenizer().encode(&[text], 512).unwrap();
             let batch = Batch::new(&[tokens[0].ids.clone()], head.model().config()).unwrap();

@@ -1,5 +1,5 @@
-//! One model in every form that a checkpoint comes in: names with a prefix, shards, other storage types, data at odd
-//! addresses. All must give the bits of the plain file.
+//! One model in every form that a checkpoint comes in: names with a prefix, shards, other storage
+//! types, data at odd addresses. All must give the bits of the plain file.
 
 mod common;
 
@@ -30,7 +30,8 @@ fn serialize(tensors: &BTreeMap<String, Tensor>) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-/// Loads the tiny model with other weight files and holds its embeddings against those of the plain file.
+/// Loads the tiny model with other weight files and holds its embeddings against those of the plain
+/// file.
 #[track_caller]
 fn same_embeddings(change: impl FnOnce(&Damaged)) {
     let model = Damaged::copy();

@@ -1,5 +1,5 @@
-//! Every way in which files and options can be wrong, provoked from outside: an error that names the culprit, never a
-//! panic.
+//! Every way in which files and options can be wrong, provoked from outside: an error that names
+//! the culprit, never a panic.
 
 mod common;
 
@@ -263,7 +263,8 @@ fn shards_that_are_not_what_the_index_says() {
     }
     let error = error_of(index("model-2.safetensors", tensor), &["model-2.safetensors"]);
     assert_variant!(error, Error::File { problem: FileProblem::Shard { .. }, .. });
-    // The index tells which files there are; which tensors, they tell themselves, as in the reference.
+    // The index tells which files there are; which tensors, they tell themselves, as in the
+    // reference.
     for listed in [tensor, "no.such"] {
         let model = Damaged::copy();
         index("model-1.safetensors", listed)(&model);

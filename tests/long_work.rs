@@ -35,7 +35,8 @@ fn an_iterator_yields_what_encode_does_and_takes_no_more_than_it_needs() {
             let text = text.unwrap();
             assert_eq!(bits(text.embedding.view()), bits(want));
             assert!(text.report.tokens >= 2);
-            // A text counts for 64 bytes at least, a token of the batch for 256; the last text goes over.
+            // A text counts for 64 bytes at least, a token of the batch for 256; the last text goes
+            // over.
             let most = tokens_per_batch * 256 / 64 + 1;
             assert!(taken.get() - given <= most, "{} taken, {given} given", taken.get());
             given += 1;
@@ -247,7 +248,8 @@ fn chunks_that_are_none() {
     assert!(matches!(error, Error::Option { option: "pooling", .. }), "{error}");
 }
 
-/// A chunk over the end of what the model reads has an embedding, of its first half alone: that shows.
+/// A chunk over the end of what the model reads has an embedding, of its first half alone: that
+/// shows.
 #[test]
 fn chunks_that_are_cut_in_half_say_so() {
     let encoder = encoder();
@@ -297,7 +299,8 @@ fn chunks_say_where_they_are() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
-    /// Whatever the text, prompt and stride: no panic, offsets that are ranges of it, chunks for whatever the splitter makes.
+    /// Whatever the text, prompt and stride: no panic, offsets that are ranges of it, chunks for
+    /// whatever the splitter makes.
     #[test]
     fn any_text_in_windows(words in prop::collection::vec(any::<String>(), 0..12), prompt in ".{0,9}", stride in 0..30_usize) {
         thread_local!(static ENCODER: SentenceEncoder = encoder());

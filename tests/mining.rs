@@ -152,7 +152,8 @@ fn hard_negatives_of_the_reference() {
     }
 }
 
-/// Chance is not the reference's, but what it chooses from is: both draw as many, of the same rows, and in time each of them.
+/// Chance is not the reference's, but what it chooses from is: both draw as many, of the same rows,
+/// and in time each of them.
 #[test]
 fn random_negatives_are_those_that_the_reference_draws() {
     let (queries, corpus, _) = inputs();

@@ -1,6 +1,6 @@
-//! Where tokens, entities and answers stand in a text, against transformers: special tokens written in the text, white space
-//! of one and of several bytes around them, characters that normalizers remove or multiply, and prompts; with tokenizers of
-//! every kind.
+//! Where tokens, entities and answers stand in a text, against transformers: special tokens written
+//! in the text, white space of one and of several bytes around them, characters that normalizers
+//! remove or multiply, and prompts; with tokenizers of every kind.
 
 mod common;
 
@@ -84,7 +84,8 @@ impl Goldens {
         for (field, value) in &self.variants[variant] {
             tokenizer[field] = value.clone();
         }
-        // As the reference was asked: the class for MPNet would make a normalizer and a post-processor of its own.
+        // As the reference was asked: the class for MPNet would make a normalizer and a
+        // post-processor of its own.
         config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
         config["model_max_length"] = model_max_length.into();
         [("tokenizer.json", tokenizer), ("tokenizer_config.json", config)]
@@ -227,7 +228,8 @@ fn chunks_have_the_tokens_that_begin_in_them() {
             if case.variant != *variant {
                 continue;
             }
-            // A token that is left with nothing, after white space was taken off, goes with the next.
+            // A token that is left with nothing, after white space was taken off, goes with the
+            // next.
             let mut starts: Vec<usize> = Vec::new();
             for &(start, end) in case.offsets.iter().flatten().rev() {
                 let start = bytes(&case.text, start, end).start;
@@ -384,7 +386,8 @@ fn ranges_cut_any_text() {
             if ordered(variant) {
                 prop_assert!(ranges.is_sorted_by_key(|range| (range.start, range.end)), "{ranges:?}");
             }
-            // A prompt that is too long for windows is refused, and a text that is too long for one is cut.
+            // A prompt that is too long for windows is refused, and a text that is too long for one
+            // is cut.
             let options = options.overflow(Overflow::Window { stride: 2 });
             if let (0, Ok(cut)) = (whole.report.dropped, small.encode_tokens(&[&text], &options)) {
                 prop_assert_eq!(&cut[0].ids, &whole.ids);

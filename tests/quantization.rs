@@ -33,7 +33,8 @@ fn bytes_of_the_reference() {
     }
 }
 
-/// A column's own largest value lands on 254.99998, and values outside the ranges do not wrap around.
+/// A column's own largest value lands on 254.99998, and values outside the ranges do not wrap
+/// around.
 #[test]
 fn rounding_and_clipping() {
     let rows = Array2::from_shape_fn((5, 10), |(i, j)| (0.9 * i as f32 + 0.4 * j as f32).sin());

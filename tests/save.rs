@@ -1,4 +1,5 @@
-//! `save_pretrained`: what is saved loads as the same model, here and in Python (`save_pretrained.py`).
+//! `save_pretrained`: what is saved loads as the same model, here and in Python
+//! (`save_pretrained.py`).
 
 mod common;
 
@@ -153,7 +154,8 @@ fn options_of_the_builder_that_contradict_the_model() {
     }
 }
 
-/// A model in a folder of its own, with a prefix, a head, a buffer, old names, Dense, LayerNorm and Normalize.
+/// A model in a folder of its own, with a prefix, a head, a buffer, old names, Dense, LayerNorm and
+/// Normalize.
 #[test]
 fn unusual_models_become_usual_ones() {
     let model = Damaged::copy();
@@ -209,7 +211,8 @@ fn unusual_models_become_usual_ones() {
         .map(|module| module["path"].clone())
         .collect();
     assert_eq!(paths, ["", "1_Pooling", "2_Dense", "3_LayerNorm", "4_Normalize"]);
-    // What sentence-transformers of any version can read: those before 5.4 refuse a field that they do not know.
+    // What sentence-transformers of any version can read: those before 5.4 refuse a field that they
+    // do not know.
     assert_eq!(
         json_of(directory.path().join("2_Dense/config.json")),
         json!({

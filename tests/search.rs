@@ -22,7 +22,8 @@ struct Goldens {
     rescored_by_int8: Vec<RescoredByInt8>,
 }
 
-/// Rows of equal scores are in ascending order; those of the last score are left out where chance chose among more of them.
+/// Rows of equal scores are in ascending order; those of the last score are left out where chance
+/// chose among more of them.
 #[derive(serde::Deserialize)]
 struct Rescored {
     library: String,
@@ -73,8 +74,9 @@ fn hits_of_the_reference_by_every_similarity_and_in_any_chunks() {
     }
 }
 
-/// How far the rescored hits of a query may be from `float64`, which the reference computes in: the value of a bucket is rounded
-/// twice, to half an epsilon of the dimension's span and of its largest value; the score of exact products once. Bits are exact.
+/// How far the rescored hits of a query may be from `float64`, which the reference computes in: the
+/// value of a bucket is rounded twice, to half an epsilon of the dimension's span and of its
+/// largest value; the score of exact products once. Bits are exact.
 fn rescored_tolerance(
     query: ArrayView1<f32>,
     ranges: Option<&Ranges>,
@@ -115,7 +117,8 @@ fn rescored_as_the_reference() {
     }
 }
 
-/// The same by codes and by embeddings that are coded on the way. Whole numbers, so the scores are exact.
+/// The same by codes and by embeddings that are coded on the way. Whole numbers, so the scores are
+/// exact.
 #[test]
 fn codes_alone_as_the_reference() {
     let (queries, corpus, ranges) = inputs();
@@ -151,7 +154,8 @@ fn codes_alone_as_the_reference() {
     assert!(EmbeddingPrecision::ALL[1..].iter().all(|precision| precisions.contains(precision)));
 }
 
-/// The reference has no call for this, but both halves: candidates by bits, and scores by `int8` for every row.
+/// The reference has no call for this, but both halves: candidates by bits, and scores by `int8`
+/// for every row.
 #[test]
 fn bits_rescored_by_int8_as_the_reference() {
     let (queries, corpus, ranges) = inputs();
@@ -254,7 +258,8 @@ fn finer_numbers_correct_the_first_stage() {
         assert!((f64::from(got.score) - f64::from(want.score)).abs() <= tolerance("dot"));
     }
     for (got, want) in by(Rescore::Int8(bytes.view(), &ranges)).iter().zip(&exact) {
-        // A bucket is up to 1/255 of 4 to 7 wide: over 20 components of up to 3 that is off by 1 at most.
+        // A bucket is up to 1/255 of 4 to 7 wide: over 20 components of up to 3 that is off by 1 at
+        // most.
         assert!((got[0].score - want[0].score).abs() < 1.0, "{got:?}, {want:?}");
     }
     let first = by(Rescore::None);

@@ -86,7 +86,8 @@ fn special_tokens_and_odd_characters() {
             assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2), "{text:?}");
             assert_eq!(ids[1..ids.len() - 1], **want, "{text:?}");
         }
-        // tokenizer.json lists `<unk>` among its added tokens; by the vocabulary alone it is no token.
+        // tokenizer.json lists `<unk>` among its added tokens; by the vocabulary alone it is no
+        // token.
         let unk: &[u32] = if index == 0 { &[3] } else { &[1030, 4899, 2247, 1032] };
         for text in ["<unk>", "<UNK>"] {
             let ids = &tokenizer.encode(&[text], 512).unwrap()[0].ids;
@@ -230,8 +231,8 @@ fn components_that_make_no_sense_are_refused() {
     );
 }
 
-/// Files that the `tokenizers` crate reads, or does not, and panics at, when it reads them or when it comes to a text. Each is
-/// an error that names the file, or works.
+/// Files that the `tokenizers` crate reads, or does not, and panics at, when it reads them or when
+/// it comes to a text. Each is an error that names the file, or works.
 #[test]
 fn no_tokenizer_file_panics() {
     use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Files of the user's own at a path that is given for a cache, or for a model to be saved to: they stay as they are.
+//! Files of the user's own at a path that is given for a cache, or for a model to be saved to: they
+//! stay as they are.
 
 mod common;
 
@@ -12,7 +13,8 @@ fn with_cache(model: &Path, cache: &Path) -> Result<SentenceEncoder> {
     SentenceEncoder::builder(model).packed_cache(cache).build()
 }
 
-/// Building must fail with an error that names `cache` and what to do, and leave the folder as it is.
+/// Building must fail with an error that names `cache` and what to do, and leave the folder as it
+/// is.
 fn refused(model: &Path, cache: &Path) -> Error {
     let names = || {
         let entries = fs::read_dir(cache.parent().unwrap()).unwrap();

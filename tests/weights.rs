@@ -1,5 +1,5 @@
-//! Weight files and `config.json` written in other ways than ours: what transformers reads, with the same result, and what
-//! is refused by name.
+//! Weight files and `config.json` written in other ways than ours: what transformers reads, with
+//! the same result, and what is refused by name.
 
 mod common;
 
@@ -239,8 +239,9 @@ fn tied_tensors_under_either_name() {
     assert_logits("save_model", &saved_by_safetensors(), want.logits.as_ref().unwrap());
 }
 
-/// The encoder of a masked language model, whose word embeddings are under the name of the decoder. transformers' own
-/// encoder finds none there and makes some up; they are those of its masked language model.
+/// The encoder of a masked language model, whose word embeddings are under the name of the decoder.
+/// transformers' own encoder finds none there and makes some up; they are those of its masked
+/// language model.
 #[test]
 fn an_encoder_whose_words_are_the_decoder() {
     let goldens = goldens();

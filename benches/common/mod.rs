@@ -1,4 +1,5 @@
-//! What the benchmarks of whole models share: a model of the base model's size, and texts of a given number of tokens.
+//! What the benchmarks of whole models share: a model of the base model's size, and texts of a
+//! given number of tokens.
 
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses a part of this module")]
 
@@ -20,8 +21,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// The real weights, where the examples find them; if they are not there, a model of the same sizes with random ones, in
-    /// a directory that lives as long as this.
+    /// The real weights, where the examples find them; if they are not there, a model of the same
+    /// sizes with random ones, in a directory that lives as long as this.
     pub fn find() -> Self {
         let real = examples::cli::find_model(None).expect("MPNET_MODEL_DIR names a directory");
         if let Some(directory) = real {
@@ -67,7 +68,8 @@ impl Case {
         self.tokens * self.texts.len()
     }
 
-    /// Fails unless the texts have as many tokens as they should, for `encoder`; and has it warm afterwards.
+    /// Fails unless the texts have as many tokens as they should, for `encoder`; and has it warm
+    /// afterwards.
     pub fn check(&self, encoder: &SentenceEncoder) {
         let report = encoder.encode_with(&self.texts, &EncodeOptions::default());
         let tokens = report.expect("the texts can be encoded").tokens();

@@ -10,9 +10,10 @@ use mpnet::{Isa, Precision};
 use rayon::prelude::*;
 
 /// Operations a second of one thread that executes nothing but multiply-adds in registers, with the
-/// instruction that products of `precision` use: the best of a few short runs. Where an instruction set has
-/// no product of a precision, its weights are expanded and multiplied in a wider format, and this is
-/// the peak of that format. `None` where there is no instruction to measure, as for the scalar tier.
+/// instruction that products of `precision` use: the best of a few short runs. Where an instruction
+/// set has no product of a precision, its weights are expanded and multiplied in a wider format,
+/// and this is the peak of that format. `None` where there is no instruction to measure, as for the
+/// scalar tier.
 #[must_use]
 pub fn multiply_add_peak(isa: Isa, precision: Precision) -> Option<f64> {
     let rate = |_| {
@@ -34,8 +35,8 @@ pub fn shared_multiply_add_peak(isa: Isa, precision: Precision) -> Option<f64> {
     rayon::broadcast(|_| multiply_add_peak(isa, precision)).into_iter().sum()
 }
 
-/// Bytes a second that all threads of the current rayon pool together read from memory in order: the
-/// best of a second's passes over 512 MiB, in pages as large as those that weights are in.
+/// Bytes a second that all threads of the current rayon pool together read from memory in order:
+/// the best of a second's passes over 512 MiB, in pages as large as those that weights are in.
 #[must_use]
 pub fn read_bandwidth() -> f64 {
     const WORDS: usize = 128 << 20;
@@ -94,8 +95,8 @@ mod x86 {
     use mpnet::ndarray::Array2;
     use mpnet::{Isa, Precision};
 
-    /// Defines a function that does one multiply-add on each of `$chains` accumulators, `steps` times: as
-    /// many as a tile has, so that they do not wait for each other.
+    /// Defines a function that does one multiply-add on each of `$chains` accumulators, `steps`
+    /// times: as many as a tile has, so that they do not wait for each other.
     macro_rules! define_multiply_adds {
         ($name:ident, $features:literal, $chains:literal, $start:expr, $add:expr) => {
             #[target_feature(enable = $features)]
@@ -136,8 +137,8 @@ mod x86 {
     pub(super) fn multiply_adds(isa: Isa, precision: Precision, steps: usize) -> Option<usize> {
         let bf16 = is_x86_feature_detected!("avx512bf16");
         let vnni = is_x86_feature_detected!("avx512vnni");
-        // SAFETY: `isa` exists only where its instructions were detected; those of the shorter formats
-        // have just been asked for, and come with AMX.
+        // SAFETY: `isa` exists only where its instructions were detected; those of the shorter
+        // formats have just been asked for, and come with AMX.
         let (instructions, operations) = unsafe {
             match (isa.name(), precision) {
                 ("avx2", Precision::Int8) => (avx2_int16(steps), 2 * 16),
@@ -206,8 +207,8 @@ mod x86 {
             configuration.0[16 + 2 * register] = 64;
             configuration.0[48 + register] = 16;
         }
-        // SAFETY: AMX was detected, by the caller's promise, and permitted, or the product would have
-        // panicked; the instruction reads the 64 bytes.
+        // SAFETY: AMX was detected, by the caller's promise, and permitted, or the product would
+        // have panicked; the instruction reads the 64 bytes.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &configuration.0, options(nostack, readonly));
             match precision {

@@ -38,8 +38,8 @@ impl Sizes {
 const POSITIONS: usize = 514;
 const BUCKETS: usize = 32;
 
-/// Fills `directory`, which is there, with a model of these sizes in the layout of sentence-transformers: mean pooling,
-/// normalised, 384 tokens at most.
+/// Fills `directory`, which is there, with a model of these sizes in the layout of
+/// sentence-transformers: mean pooling, normalised, 384 tokens at most.
 pub fn write(directory: &Path, sizes: Sizes) -> std::io::Result<()> {
     let Sizes { vocabulary, hidden, layers, heads, intermediate } = sizes;
     let write = |name: &str, contents: String| fs::write(directory.join(name), contents);

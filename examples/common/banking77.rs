@@ -12,7 +12,8 @@ pub struct Labelled {
     pub labels: Vec<String>,
 }
 
-/// `examples/data/banking77/name.csv`, or another file of that form: a header, then `text,category`.
+/// `examples/data/banking77/name.csv`, or another file of that form: a header, then
+/// `text,category`.
 pub fn read(file: &Path) -> Result<Labelled> {
     let name = file.display();
     let text =
@@ -37,8 +38,8 @@ pub fn shipped(name: &str) -> PathBuf {
     super::shipped("banking77").join(name)
 }
 
-/// The rows of a CSV file (RFC 4180): a field in quotation marks may have commas and line breaks in it, and quotation marks
-/// doubled.
+/// The rows of a CSV file (RFC 4180): a field in quotation marks may have commas and line breaks in
+/// it, and quotation marks doubled.
 fn records(text: &str) -> Vec<Vec<String>> {
     let (mut records, mut record, mut field) = (Vec::new(), Vec::new(), String::new());
     let mut quoted = false;

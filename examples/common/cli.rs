@@ -54,8 +54,8 @@ pub fn require_model(flag: Option<PathBuf>) -> Result<PathBuf> {
     })
 }
 
-/// The most threads that `--threads` takes on a machine with fewer cores: to start thousands of them takes many seconds,
-/// and each call would wait for all.
+/// The most threads that `--threads` takes on a machine with fewer cores: to start thousands of
+/// them takes many seconds, and each call would wait for all.
 const MAX_THREADS: usize = 256;
 
 /// Runs `main` in a pool of that many threads, or as it is.

@@ -8,8 +8,8 @@ use super::Result;
 
 /// A text and where its lines begin.
 pub struct Document {
-    /// The text of the file, byte by byte, but for the line breaks inside paragraphs, which are spaces here: a sentence may
-    /// run over several lines.
+    /// The text of the file, byte by byte, but for the line breaks inside paragraphs, which are
+    /// spaces here: a sentence may run over several lines.
     pub text: String,
     line_starts: Vec<usize>,
 }

@@ -13,8 +13,8 @@ use super::Result;
 /// Texts encoded between two steps of the progress bar.
 const CHUNK: usize = 256;
 
-/// The texts of `file`, or of standard input: one a line, empty lines included. In a `.jsonl` file each line is a JSON
-/// string, so that a text can have line breaks in it.
+/// The texts of `file`, or of standard input: one a line, empty lines included. In a `.jsonl` file
+/// each line is a JSON string, so that a text can have line breaks in it.
 pub fn texts(file: Option<&Path>) -> Result<Vec<String>> {
     let (name, reader): (String, Box<dyn BufRead>) = match file {
         None => ("standard input".to_owned(), Box::new(io::stdin().lock())),
@@ -38,8 +38,8 @@ pub fn texts(file: Option<&Path>) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// The embeddings of `texts`, `[B, D]`, with a progress bar on a terminal; says on standard error how many texts were too
-/// long.
+/// The embeddings of `texts`, `[B, D]`, with a progress bar on a terminal; says on standard error
+/// how many texts were too long.
 pub fn encode(encoder: &SentenceEncoder, texts: &[String]) -> Result<Array2<f32>> {
     let style = "{elapsed_precise} {wide_bar} {pos}/{len} texts, {per_sec}, {eta} left";
     let bar = ProgressBar::new(texts.len() as u64).with_style(ProgressStyle::with_template(style)?);

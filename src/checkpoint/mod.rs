@@ -51,8 +51,8 @@ pub struct Checkpoint<'a> {
     label: String,
     shards: Vec<Shard<'a>>,
     tensors: HashMap<String, Entry>,
-    /// Names that stand for one of `tensors`: safetensors' `save_model` stores tensors that share their memory once, and
-    /// notes their other names in the header.
+    /// Names that stand for one of `tensors`: safetensors' `save_model` stores tensors that share
+    /// their memory once, and notes their other names in the header.
     aliases: HashMap<String, String>,
 }
 
@@ -79,7 +79,8 @@ impl Entry {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Opens the weights in `directory`: `model.safetensors`, else the shards of `model.safetensors.index.json`.
+    /// Opens the weights in `directory`: `model.safetensors`, else the shards of
+    /// `model.safetensors.index.json`.
     ///
     /// The files are mapped, not read: nobody may change them until the model is loaded.
     ///
@@ -92,9 +93,13 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     ///
-    /// [`FileProblem::NoWeights`](crate::FileProblem::NoWeights) if there is neither, [`FileProblem::Adapter`](crate::FileProblem::Adapter) if there is an adapter, [`FileProblem::GitLfsPointer`](crate::FileProblem::GitLfsPointer) if a
-    /// file has not been fetched, [`FileProblem::Safetensors`](crate::FileProblem::Safetensors) or [`FileProblem::Json`](crate::FileProblem::Json) if a header or the index is damaged,
-    /// [`FileProblem::Shard`](crate::FileProblem::Shard) if the index names a file that is outside the directory or not there.
+    /// [`FileProblem::NoWeights`](crate::FileProblem::NoWeights) if there is neither,
+    /// [`FileProblem::Adapter`](crate::FileProblem::Adapter) if there is an adapter,
+    /// [`FileProblem::GitLfsPointer`](crate::FileProblem::GitLfsPointer) if a file has not been
+    /// fetched, [`FileProblem::Safetensors`](crate::FileProblem::Safetensors) or
+    /// [`FileProblem::Json`](crate::FileProblem::Json) if a header or the index is damaged,
+    /// [`FileProblem::Shard`](crate::FileProblem::Shard) if the index names a file that is outside
+    /// the directory or not there.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let files = ModelFiles::from(directory.as_ref());
         files.check()?;
@@ -178,8 +183,9 @@ impl<'a> Checkpoint<'a> {
         Weights::root(self)
     }
 
-    /// The place of the MPNet encoder among the names. It is found by looking for the word embeddings under each
-    /// prefix in use (none, `mpnet.`, …): `architectures` in config.json does not tell.
+    /// The place of the MPNet encoder among the names. It is found by looking for the word
+    /// embeddings under each prefix in use (none, `mpnet.`, …): `architectures` in config.json does
+    /// not tell.
     ///
     /// ```
     /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
@@ -206,8 +212,8 @@ impl<'a> Checkpoint<'a> {
         self.shards.iter().map(of_shard).collect::<Vec<_>>().join("-")
     }
 
-    /// Warns, once, of tensors that nobody asked for: a sign of a layer too many. Buffers and the heads that an
-    /// encoder does not use are expected.
+    /// Warns, once, of tensors that nobody asked for: a sign of a layer too many. Buffers and the
+    /// heads that an encoder does not use are expected.
     pub(crate) fn warn_of_unused(&self) {
         let expected = |name: &str| {
             name.ends_with("position_ids")
@@ -271,7 +277,8 @@ impl<'a> Shard<'a> {
     fn open(files: &ModelFiles<'a>, folder: &str, name: &str) -> Result<Self> {
         let file = files.label(name);
         let bytes = files.map(name)?;
-        // Checks the whole header: its length, and that the tensors' offsets and sizes tile the data exactly.
+        // Checks the whole header: its length, and that the tensors' offsets and sizes tile the
+        // data exactly.
         match SafeTensors::read_metadata(&bytes) {
             Ok((header, metadata)) => {
                 Ok(Self { file, data_start: size_of::<u64>() + header, metadata, bytes })

@@ -1,4 +1,5 @@
-//! The names that a tensor may be stored under. transformers renames what it loads; these are its rules for MPNet.
+//! The names that a tensor may be stored under. transformers renames what it loads; these are its
+//! rules for MPNet.
 
 /// The tensor that every MPNet encoder has; what stands before it is the prefix of all names.
 pub(super) const WORDS: &str = "embeddings.word_embeddings.weight";
@@ -13,8 +14,8 @@ const DECODER: &str = "lm_head.decoder.weight";
 const MPNET: &str = "mpnet.";
 
 /// Prefixes seen in the wild: none (an encoder saved alone), `mpnet.` (saved with a head), a whole
-/// sentence-transformers module list in one file, and the wrappers of training frameworks. transformers knows the first
-/// two.
+/// sentence-transformers module list in one file, and the wrappers of training frameworks.
+/// transformers knows the first two.
 const PREFIXES: [&str; 6] = ["", MPNET, "0.auto_model.", "0.model.", "model.", "module."];
 
 /// Where the encoder's tensors are among names of which `has` knows which are there.
@@ -23,14 +24,16 @@ pub(super) fn encoder_prefix(has: impl Fn(&str) -> bool) -> Option<&'static str>
     place(WORDS).or_else(|| place(BUCKETS))
 }
 
-/// The names under which transformers finds the tensor `name`, those first that it prefers: with and without the prefix
-/// of the encoder, and with the names that TensorFlow gives the parameters of a LayerNorm.
+/// The names under which transformers finds the tensor `name`, those first that it prefers: with
+/// and without the prefix of the encoder, and with the names that TensorFlow gives the parameters
+/// of a LayerNorm.
 pub(super) fn spellings(name: &str) -> Vec<String> {
     let other = match name.strip_prefix(MPNET) {
         Some(rest) => rest.to_owned(),
         None => format!("{MPNET}{name}"),
     };
-    // transformers goes through the stored names in order, and keeps the first of two that mean the same tensor.
+    // transformers goes through the stored names in order, and keeps the first of two that mean the
+    // same tensor.
     let mut names = [name.to_owned(), other];
     names.sort_unstable();
     names.into_iter().flat_map(|name| old_name(&name).into_iter().chain([name])).collect()

@@ -124,8 +124,8 @@ impl Checkpoint<'_> {
     }
 }
 
-/// Writes tensors, each with its name and shape, to a safetensors file, one at a time. The file gets
-/// its name when it is complete.
+/// Writes tensors, each with its name and shape, to a safetensors file, one at a time. The file
+/// gets its name when it is complete.
 pub(crate) fn save(
     path: &Path,
     dtype: WeightDtype,

@@ -1,5 +1,5 @@
-//! Which files hold the weights: `model.safetensors`, else the shards of an index, else an error that says what is there
-//! instead.
+//! Which files hold the weights: `model.safetensors`, else the shards of an index, else an error
+//! that says what is there instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use crate::files::ModelFiles;
 /// The configuration of a PEFT adapter.
 pub(crate) const ADAPTER: &str = "adapter_config.json";
 
-/// `model.safetensors.index.json`. Like the reference, we take the names of the files from it, and the names of the
-/// tensors from those files.
+/// `model.safetensors.index.json`. Like the reference, we take the names of the files from it, and
+/// the names of the tensors from those files.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The weight files in `folder` (`""` or ending in `/`) of `files`, in the order in which later ones replace tensors of
-/// earlier ones.
+/// The weight files in `folder` (`""` or ending in `/`) of `files`, in the order in which later
+/// ones replace tensors of earlier ones.
 pub(super) fn weight_files(files: &ModelFiles, folder: &str) -> Result<Vec<String>> {
     refuse_adapter(files, folder)?;
     let listed = files.list(folder);
@@ -58,7 +58,8 @@ pub(super) fn weight_files(files: &ModelFiles, folder: &str) -> Result<Vec<Strin
     }
 }
 
-/// The files that the index in `folder` of `files` lists, as paths inside that folder; `None` if there is no index.
+/// The files that the index in `folder` of `files` lists, as paths inside that folder; `None` if
+/// there is no index.
 pub(crate) fn shard_names(files: &ModelFiles, folder: &str) -> Result<Option<Vec<String>>> {
     let name = format!("{folder}{INDEX}");
     let Some(Index { weight_map }) = files.json(&name)? else { return Ok(None) };
@@ -89,8 +90,8 @@ fn path_inside(name: &str) -> Option<String> {
     (!parts.is_empty() && !parts.contains(&"..")).then(|| parts.join("/"))
 }
 
-/// Fails if `folder` holds a PEFT adapter. Python applies it to its base model, or fails; the weights beside it, if there
-/// are any, are not the model that was trained.
+/// Fails if `folder` holds a PEFT adapter. Python applies it to its base model, or fails; the
+/// weights beside it, if there are any, are not the model that was trained.
 pub(crate) fn refuse_adapter(files: &ModelFiles, folder: &str) -> Result<()> {
     let name = format!("{folder}{ADAPTER}");
     match files.has(&name) {

@@ -17,8 +17,8 @@ pub(crate) trait Source: Debug + Sync {
     ///
     /// # Errors
     ///
-    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) if it is not there, [`TensorProblem::Shape`](crate::TensorProblem::Shape) if its shape is not
-    /// `expected`.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) if it is not there,
+    /// [`TensorProblem::Shape`](crate::TensorProblem::Shape) if its shape is not `expected`.
     fn find(&self, name: &str, expected: &[usize]) -> Result<Tensor<'_>>;
 
     /// Says that the stored tensor `name` has been prepared and need not stay in memory.
@@ -74,7 +74,8 @@ impl<'s> Tensor<'s> {
     ///
     /// # Errors
     ///
-    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype) if they are not of a floating-point type that can be read.
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype) if they are not of a floating-point
+    /// type that can be read.
     pub(crate) fn len(&self) -> Result<usize> {
         match self.elements {
             Elements::Floats(values) => Ok(values.len()),

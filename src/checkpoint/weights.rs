@@ -5,8 +5,8 @@ use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 use super::source::{Source, Tensor};
 use crate::error::{Error, Result, TensorProblem};
 
-/// A place among a checkpoint's names: `weights.at("encoder").at("layer.3")` is where the names that begin with
-/// `encoder.layer.3.` are.
+/// A place among a checkpoint's names: `weights.at("encoder").at("layer.3")` is where the names
+/// that begin with `encoder.layer.3.` are.
 ///
 /// ```
 /// # let checkpoint = mpnet::Checkpoint::open("tests/data/tiny")?;
@@ -48,7 +48,8 @@ impl<'s> Weights<'s> {
         Self { prefix: format!("{}{prefix}", self.prefix), ..*self }
     }
 
-    /// The same place; `tie_word_embeddings` of config.json says whether a decoder may serve as the word embeddings.
+    /// The same place; `tie_word_embeddings` of config.json says whether a decoder may serve as the
+    /// word embeddings.
     pub(crate) fn tied(mut self, tied: bool) -> Self {
         self.tied = tied;
         self
@@ -79,7 +80,9 @@ impl<'s> Weights<'s> {
     ///
     /// # Errors
     ///
-    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing), [`TensorProblem::Shape`](crate::TensorProblem::Shape) or [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with its full name.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing),
+    /// [`TensorProblem::Shape`](crate::TensorProblem::Shape) or
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with its full name.
     pub fn vector(&self, name: &str, len: usize) -> Result<Array1<f32>> {
         self.find(name, &[len])?.to_f32().map(Array1::from)
     }
@@ -128,7 +131,8 @@ impl<'s> Weights<'s> {
     ///
     /// # Errors
     ///
-    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) or [`TensorProblem::Shape`](crate::TensorProblem::Shape), with its full name.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing) or
+    /// [`TensorProblem::Shape`](crate::TensorProblem::Shape), with its full name.
     pub(crate) fn find(&self, name: &str, expected: &[usize]) -> Result<Tensor<'s>> {
         let full = self.full(name);
         self.source.find(self.stored(name).unwrap_or(&full), expected)

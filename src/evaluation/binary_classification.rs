@@ -9,10 +9,12 @@ use crate::error::Result;
 use crate::sentence::SentenceEncoder;
 use crate::similarity::Similarity;
 
-/// Finds the best thresholds between pairs that belong together (duplicates, paraphrases) and pairs that do not.
+/// Finds the best thresholds between pairs that belong together (duplicates, paraphrases) and pairs
+/// that do not.
 ///
-/// As sentence-transformers' `BinaryClassificationEvaluator`: cosine and dot product are similarities; for euclidean and
-/// manhattan the scores, and so the thresholds, are distances, of which less is better.
+/// As sentence-transformers' `BinaryClassificationEvaluator`: cosine and dot product are
+/// similarities; for euclidean and manhattan the scores, and so the thresholds, are distances, of
+/// which less is better.
 ///
 /// ```
 /// use mpnet::{Similarity, evaluation::BinaryClassificationEvaluator};
@@ -24,7 +26,8 @@ use crate::similarity::Similarity;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BinaryClassificationEvaluator {
-    /// The similarity functions to try; none: the model's own, or the cosine of embeddings that come without one.
+    /// The similarity functions to try; none: the model's own, or the cosine of embeddings that
+    /// come without one.
     pub similarities: Vec<Similarity>,
     /// Components of the embeddings that are used; `None`: all.
     pub truncate_dim: Option<usize>,
@@ -93,7 +96,8 @@ pub struct BinaryClassificationMetrics {
     pub recall: f64,
     /// [`average_precision`]; the main metric.
     pub ap: f64,
-    /// The correlation of decisions at `f1_threshold` with the labels (Matthews), from −1 to 1; 0 if either is constant.
+    /// The correlation of decisions at `f1_threshold` with the labels (Matthews), from −1 to 1; 0
+    /// if either is constant.
     pub mcc: f64,
 }
 
@@ -102,7 +106,8 @@ super::named!(
 );
 
 impl BinaryClassificationEvaluator {
-    /// Encodes the pairs `sentences1[i]`, `sentences2[i]`; `labels[i]` says whether they belong together.
+    /// Encodes the pairs `sentences1[i]`, `sentences2[i]`; `labels[i]` says whether they belong
+    /// together.
     ///
     /// ```
     /// use mpnet::evaluation::BinaryClassificationEvaluator;
@@ -118,7 +123,8 @@ impl BinaryClassificationEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; those of [`SentenceEncoder::encode_with`].
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; those of
+    /// [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
         encoder: &SentenceEncoder,
@@ -149,8 +155,8 @@ impl BinaryClassificationEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if shapes or lengths do not fit together, there are no pairs, or a component
-    /// is not finite.
+    /// [`Error::Input`](crate::Error::Input) if shapes or lengths do not fit together, there are no
+    /// pairs, or a component is not finite.
     pub fn score_embeddings(
         &self,
         embeddings1: &ArrayRef2<f32>,
@@ -184,10 +190,12 @@ fn score(
     similarities.iter().map(metrics).collect()
 }
 
-/// The best thresholds for `scores` `[B]` of pairs of which `labels` `[B]` say whether they belong together.
+/// The best thresholds for `scores` `[B]` of pairs of which `labels` `[B]` say whether they belong
+/// together.
 ///
-/// Thresholds lie halfway between neighbouring different scores (scores that are equal stay together), or at the last
-/// score; for the accuracy also just beyond the best. Of equally good ones the one with the fewest pairs is taken.
+/// Thresholds lie halfway between neighbouring different scores (scores that are equal stay
+/// together), or at the last score; for the accuracy also just beyond the best. Of equally good
+/// ones the one with the fewest pairs is taken.
 ///
 /// ```
 /// use mpnet::evaluation::{Better, binary_classification};
@@ -267,8 +275,8 @@ fn threshold(score: f64, next: Option<f64>) -> f64 {
     }
 }
 
-/// The area under precision over recall, in steps: `Σ (Rᵢ − Rᵢ₋₁) · Pᵢ` over the different scores from the highest down;
-/// equal scores are one step. 0 if no label is true.
+/// The area under precision over recall, in steps: `Σ (Rᵢ − Rᵢ₋₁) · Pᵢ` over the different scores
+/// from the highest down; equal scores are one step. 0 if no label is true.
 ///
 /// As scikit-learn's `average_precision_score`.
 ///

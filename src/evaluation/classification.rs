@@ -39,10 +39,11 @@ impl Default for Classifier {
     }
 }
 
-/// Trains a classifier on a few random samples of each label and tests it on all test texts, several times.
+/// Trains a classifier on a few random samples of each label and tests it on all test texts,
+/// several times.
 ///
-/// As MTEB's classification tasks: the samples of each experiment are the first of each label in a random order, and the
-/// orders are MTEB's own for the same seed.
+/// As MTEB's classification tasks: the samples of each experiment are the first of each label in a
+/// random order, and the orders are MTEB's own for the same seed.
 ///
 /// ```
 /// use mpnet::{evaluation::ClassificationEvaluator, ndarray::Array2};
@@ -108,7 +109,8 @@ pub struct ClassificationMetrics {
     pub recall: f64,
     /// The mean recall, weighted; the same as the accuracy.
     pub recall_weighted: f64,
-    /// If there are two labels, the [`average_precision`] of the predictions, the second label being the positive one.
+    /// If there are two labels, the [`average_precision`] of the predictions, the second label
+    /// being the positive one.
     pub ap: Option<f64>,
 }
 
@@ -175,9 +177,10 @@ impl ClassificationEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if lengths differ or are 0, or the training labels are all the same;
-    /// [`Error::Option`](crate::Error::Option) for `samples_per_label` or `n_experiments` of 0, or an option that the
-    /// classifier refuses; those of [`SentenceEncoder::encode_with`].
+    /// [`Error::Input`](crate::Error::Input) if lengths differ or are 0, or the training labels are
+    /// all the same; [`Error::Option`](crate::Error::Option) for `samples_per_label` or
+    /// `n_experiments` of 0, or an option that the classifier refuses; those of
+    /// [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>, L: Ord + Clone>(
         &self,
         encoder: &SentenceEncoder,
@@ -223,8 +226,8 @@ impl ClassificationEvaluator {
     ///
     /// # Errors
     ///
-    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if the widths differ or a component is
-    /// not finite.
+    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if the widths
+    /// differ or a component is not finite.
     pub fn score_embeddings<L: Ord + Clone>(
         &self,
         train: &ArrayRef2<f32>,
@@ -320,8 +323,9 @@ fn mean(experiments: &[ClassificationMetrics]) -> ClassificationMetrics {
 
 /// How well `predicted` `[B]` matches `labels` `[B]`.
 ///
-/// Precision, recall and F1 of a label are 0 where they are not defined; a label that was predicted but does not occur
-/// counts in the means that are not weighted. As scikit-learn's metrics of these names.
+/// Precision, recall and F1 of a label are 0 where they are not defined; a label that was predicted
+/// but does not occur counts in the means that are not weighted. As scikit-learn's metrics of these
+/// names.
 ///
 /// ```
 /// let metrics = mpnet::evaluation::classification_metrics(&["a", "a", "b"], &["a", "b", "b"])?;

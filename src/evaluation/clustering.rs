@@ -11,8 +11,8 @@ use crate::sentence::SentenceEncoder;
 
 /// Clusters texts into as many groups as they have labels, and compares the groups with the labels.
 ///
-/// As MTEB's clustering tasks: mini-batch k-means on the embeddings as they are. A task of several sets is scored by the
-/// mean over the sets.
+/// As MTEB's clustering tasks: mini-batch k-means on the embeddings as they are. A task of several
+/// sets is scored by the mean over the sets.
 ///
 /// ```
 /// use mpnet::{evaluation::ClusteringEvaluator, ndarray::arr2};
@@ -75,8 +75,9 @@ impl ClusteringEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; [`Error::Option`](crate::Error::Option) if
-    /// `batch_size` is 0; those of [`SentenceEncoder::encode_with`].
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0;
+    /// [`Error::Option`](crate::Error::Option) if `batch_size` is 0; those of
+    /// [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>, L: Ord>(
         &self,
         encoder: &SentenceEncoder,
@@ -102,8 +103,8 @@ impl ClusteringEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a component is not finite;
-    /// [`Error::Option`](crate::Error::Option) if `batch_size` is 0.
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a component is not
+    /// finite; [`Error::Option`](crate::Error::Option) if `batch_size` is 0.
     pub fn score_embeddings<L: Ord>(
         &self,
         embeddings: &ArrayRef2<f32>,
@@ -121,10 +122,11 @@ impl ClusteringEvaluator {
     }
 }
 
-/// Homogeneity, completeness and their harmonic mean, of `clusters` `[B]` against the `classes` `[B]`.
+/// Homogeneity, completeness and their harmonic mean, of `clusters` `[B]` against the `classes`
+/// `[B]`.
 ///
-/// Homogeneity is `1 − H(C|K) / H(C)` (1 if there is one class), completeness `1 − H(K|C) / H(K)` (1 if there is one
-/// cluster). As scikit-learn's `v_measure_score`.
+/// Homogeneity is `1 − H(C|K) / H(C)` (1 if there is one class), completeness `1 − H(K|C) / H(K)`
+/// (1 if there is one cluster). As scikit-learn's `v_measure_score`.
 ///
 /// Source: Rosenberg and Hirschberg 2007, <https://aclanthology.org/D07-1043>.
 ///

@@ -3,8 +3,9 @@
 use super::input::{finite, same_length, wrong};
 use crate::error::Result;
 
-/// Pearson's correlation of `x` and `y`, from −1 to 1: `Σ(x − x̄)(y − ȳ) / √(Σ(x − x̄)² · Σ(y − ȳ)²)`. NaN if either is
-/// constant, for which it is not defined; as scipy's `pearsonr`.
+/// Pearson's correlation of `x` and `y`, from −1 to 1:
+/// `Σ(x − x̄)(y − ȳ) / √(Σ(x − x̄)² · Σ(y − ȳ)²)`. NaN if either is constant, for which it is not
+/// defined; as scipy's `pearsonr`.
 ///
 /// ```
 /// let r = mpnet::evaluation::pearson(&[1.0, 2.0, 3.0], &[2.0, 4.0, 7.0])?;
@@ -14,14 +15,15 @@ use crate::error::Result;
 ///
 /// # Errors
 ///
-/// [`Error::Input`](crate::Error::Input) if the lengths differ or are below 2, or an element is not finite.
+/// [`Error::Input`](crate::Error::Input) if the lengths differ or are below 2, or an element is not
+/// finite.
 pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
     check(x, y)?;
     Ok(correlation(x, y))
 }
 
-/// Spearman's correlation of `x` and `y`: [`pearson`] of their ranks, where equal values share the mean of theirs. NaN if
-/// either is constant; as scipy's `spearmanr`.
+/// Spearman's correlation of `x` and `y`: [`pearson`] of their ranks, where equal values share the
+/// mean of theirs. NaN if either is constant; as scipy's `spearmanr`.
 ///
 /// ```
 /// let rho = mpnet::evaluation::spearman(&[0.1, 0.2, 9.0], &[1.0, 2.0, 3.0])?;

@@ -10,7 +10,8 @@ use crate::rows::{same_width, usable};
 use crate::sentence::SentenceEncoder;
 use crate::similarity::{Similarity, normalized};
 
-/// Correlates the similarities of pairs of texts with scores that people gave them (STS), on any scale.
+/// Correlates the similarities of pairs of texts with scores that people gave them (STS), on any
+/// scale.
 ///
 /// As sentence-transformers' `EmbeddingSimilarityEvaluator`.
 ///
@@ -26,12 +27,14 @@ use crate::similarity::{Similarity, normalized};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EmbeddingSimilarityEvaluator {
-    /// The similarity functions to try; none: the model's own, or the cosine of embeddings that come without one.
+    /// The similarity functions to try; none: the model's own, or the cosine of embeddings that
+    /// come without one.
     pub similarities: Vec<Similarity>,
     /// Components of the embeddings that are used; `None`: all.
     pub truncate_dim: Option<usize>,
-    /// Quantise the embeddings first, to see what that costs: they are scaled to length 1, both sides calibrated together for
-    /// `int8` and `uint8`, and compared as the numbers of their buckets, or as zeros and ones. `None`: as they are.
+    /// Quantise the embeddings first, to see what that costs: they are scaled to length 1, both
+    /// sides calibrated together for `int8` and `uint8`, and compared as the numbers of their
+    /// buckets, or as zeros and ones. `None`: as they are.
     pub precision: Option<EmbeddingPrecision>,
 }
 
@@ -61,7 +64,8 @@ pub struct EmbeddingSimilarityMetrics {
 super::named!(EmbeddingSimilarityMetrics: pearson, spearman);
 
 impl EmbeddingSimilarityEvaluator {
-    /// Encodes the pairs `sentences1[i]`, `sentences2[i]` and correlates their similarity with `scores[i]`.
+    /// Encodes the pairs `sentences1[i]`, `sentences2[i]` and correlates their similarity with
+    /// `scores[i]`.
     ///
     /// ```
     /// use mpnet::evaluation::EmbeddingSimilarityEvaluator;
@@ -77,8 +81,8 @@ impl EmbeddingSimilarityEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are below 2, or a score is not finite; those of
-    /// [`SentenceEncoder::encode_with`].
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are below 2, or a score is
+    /// not finite; those of [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
         encoder: &SentenceEncoder,
@@ -109,8 +113,8 @@ impl EmbeddingSimilarityEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if shapes or lengths do not fit together, there are fewer than two pairs, or
-    /// a number is not finite.
+    /// [`Error::Input`](crate::Error::Input) if shapes or lengths do not fit together, there are
+    /// fewer than two pairs, or a number is not finite.
     pub fn score_embeddings(
         &self,
         embeddings1: &ArrayRef2<f32>,

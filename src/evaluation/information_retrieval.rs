@@ -14,8 +14,9 @@ use crate::similarity::Similarity;
 
 /// Ranks a corpus for each query and says how high its relevant documents stand.
 ///
-/// As sentence-transformers' `InformationRetrievalEvaluator`; where that breaks ties by document id, this does by the
-/// document's place in the corpus. Queries without relevant documents are left out.
+/// As sentence-transformers' `InformationRetrievalEvaluator`; where that breaks ties by document
+/// id, this does by the document's place in the corpus. Queries without relevant documents are left
+/// out.
 ///
 /// ```
 /// use mpnet::evaluation::InformationRetrievalEvaluator;
@@ -39,7 +40,8 @@ pub struct InformationRetrievalEvaluator {
     pub ndcg_at_k: Vec<usize>,
     /// The `k` of MAP@k.
     pub map_at_k: Vec<usize>,
-    /// The similarity to rank by; `None`: the model's own, or the cosine of embeddings that come without one.
+    /// The similarity to rank by; `None`: the model's own, or the cosine of embeddings that come
+    /// without one.
     pub similarity: Option<Similarity>,
     /// Put before each query instead of the model's prompt `query`.
     pub query_prompt: Option<String>,
@@ -86,11 +88,11 @@ pub struct InformationRetrievalMetrics {
     pub recall_at_k: BTreeMap<usize, f64>,
     /// 1 over the rank of the first relevant document; 0 if that is beyond `k`.
     pub mrr_at_k: BTreeMap<usize, f64>,
-    /// `Σ 1 / log₂(rank + 1)` over the relevant documents among the first `k`, divided by what it could be. The main
-    /// metric.
+    /// `Σ 1 / log₂(rank + 1)` over the relevant documents among the first `k`, divided by what it
+    /// could be. The main metric.
     pub ndcg_at_k: BTreeMap<usize, f64>,
-    /// The precision at each relevant document among the first `k`, added up and divided by the smaller of `k` and the
-    /// number of relevant documents.
+    /// The precision at each relevant document among the first `k`, added up and divided by the
+    /// smaller of `k` and the number of relevant documents.
     pub map_at_k: BTreeMap<usize, f64>,
 }
 
@@ -114,8 +116,8 @@ impl Metrics for InformationRetrievalMetrics {
 super::printed!(InformationRetrievalMetrics);
 
 impl InformationRetrievalEvaluator {
-    /// Encodes queries and corpus, ranks the corpus for each query; `relevant[q]` are the places in `corpus` of the
-    /// documents that answer query `q`.
+    /// Encodes queries and corpus, ranks the corpus for each query; `relevant[q]` are the places in
+    /// `corpus` of the documents that answer query `q`.
     ///
     /// ```
     /// use mpnet::evaluation::InformationRetrievalEvaluator;
@@ -131,8 +133,9 @@ impl InformationRetrievalEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if `relevant` has another length than `queries` or names a document beyond
-    /// the corpus, or no query has a relevant document; [`Error::Option`](crate::Error::Option) for a `k` of 0; those of
+    /// [`Error::Input`](crate::Error::Input) if `relevant` has another length than `queries` or
+    /// names a document beyond the corpus, or no query has a relevant document;
+    /// [`Error::Option`](crate::Error::Option) for a `k` of 0; those of
     /// [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
@@ -166,8 +169,8 @@ impl InformationRetrievalEvaluator {
     ///
     /// # Errors
     ///
-    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if the widths differ or a component is
-    /// not finite.
+    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if the widths
+    /// differ or a component is not finite.
     pub fn score_embeddings(
         &self,
         queries: &ArrayRef2<f32>,
@@ -194,8 +197,8 @@ impl InformationRetrievalEvaluator {
         self.score_rankings(&hits.into_iter().map(ids).collect::<Vec<_>>(), relevant)
     }
 
-    /// The same of rankings: `rankings[q]` are the documents found for query `q`, best first, each once; `relevant[q]`
-    /// those that answer it, found or not.
+    /// The same of rankings: `rankings[q]` are the documents found for query `q`, best first, each
+    /// once; `relevant[q]` those that answer it, found or not.
     ///
     /// ```
     /// use mpnet::evaluation::InformationRetrievalEvaluator;
@@ -208,8 +211,9 @@ impl InformationRetrievalEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ, a document is twice in a ranking, or no query has a
-    /// relevant document; [`Error::Option`](crate::Error::Option) for a `k` of 0.
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ, a document is twice in a
+    /// ranking, or no query has a relevant document; [`Error::Option`](crate::Error::Option) for a
+    /// `k` of 0.
     pub fn score_rankings(
         &self,
         rankings: &[Vec<usize>],
@@ -334,7 +338,8 @@ impl Ranked {
 mod tests {
     use super::*;
 
-    /// Three queries; of the last, scores .9, .9, .5, .4, .3 with a tie broken by place. The reference's values.
+    /// Three queries; of the last, scores .9, .9, .5, .4, .3 with a tie broken by place. The
+    /// reference's values.
     #[test]
     fn of_a_small_example() {
         let rankings = [vec![2, 1, 3, 4], vec![1, 2], vec![1, 5, 2, 6, 4]];

@@ -1,9 +1,11 @@
 //! L-BFGS: minimises a smooth function of many variables.
 //!
-//! Steps, line search and stopping rules are those of L-BFGS-B without bounds, which scikit-learn's logistic regression
-//! uses: it stops before the last digit has settled, so only the same path leads to the same coefficients.
+//! Steps, line search and stopping rules are those of L-BFGS-B without bounds, which scikit-learn's
+//! logistic regression uses: it stops before the last digit has settled, so only the same path
+//! leads to the same coefficients.
 //!
-//! Source: Liu and Nocedal 1989, <https://doi.org/10.1007/BF01589116>; Zhu, Byrd, Lu and Nocedal 1997,
+//! Source: Liu and Nocedal 1989, <https://doi.org/10.1007/BF01589116>; Zhu, Byrd, Lu and Nocedal
+//! 1997,
 //! <https://doi.org/10.1145/279232.279236>.
 
 use std::collections::VecDeque;
@@ -46,8 +48,8 @@ struct Step {
     curvature: f64,
 }
 
-/// Follows `function`, which gives value and gradient, downhill from `x`; returns where it ended and after how many
-/// iterations.
+/// Follows `function`, which gives value and gradient, downhill from `x`; returns where it ended
+/// and after how many iterations.
 pub(super) fn minimize(
     x: Vec<f64>,
     limits: Limits,
@@ -86,7 +88,8 @@ pub(super) fn minimize(
     (here, iterations)
 }
 
-/// `−H · gradient`, where `H` is the inverse Hessian that the remembered steps suggest (the two-loop recursion).
+/// `−H · gradient`, where `H` is the inverse Hessian that the remembered steps suggest (the
+/// two-loop recursion).
 fn direction(gradient: &[f64], memory: &VecDeque<Step>) -> Vec<f64> {
     let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut weights = Vec::with_capacity(memory.len());
@@ -106,7 +109,8 @@ fn direction(gradient: &[f64], memory: &VecDeque<Step>) -> Vec<f64> {
     q
 }
 
-/// Keeps a step, unless the gradient hardly changed along it; `descent` is how much the slope promised.
+/// Keeps a step, unless the gradient hardly changed along it; `descent` is how much the slope
+/// promised.
 fn remember(memory: &mut VecDeque<Step>, from: &Point, to: &Point, descent: f64) {
     let difference = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect();
     let point: Vec<f64> = difference(&to.x, &from.x);
@@ -137,7 +141,8 @@ fn largest(gradient: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Rosenbrock's valley, `Σ 100 (x₂ − x₁²)² + (1 − x₁)²`, minimal at 1: it bends, so that directions must be learnt.
+    /// Rosenbrock's valley, `Σ 100 (x₂ − x₁²)² + (1 − x₁)²`, minimal at 1: it bends, so that
+    /// directions must be learnt.
     fn rosenbrock(x: &[f64]) -> (f64, Vec<f64>) {
         let (mut value, mut gradient) = (0.0, vec![0.0; x.len()]);
         for i in 0..x.len() - 1 {
@@ -159,7 +164,8 @@ mod tests {
         (1000, 50, 0.0),
     ];
 
-    /// scipy 1.17.1, `minimize(…, method="L-BFGS-B")` with the same limits, takes this many iterations to this value.
+    /// scipy 1.17.1, `minimize(…, method="L-BFGS-B")` with the same limits, takes this many
+    /// iterations to this value.
     #[test]
     fn the_path_of_scipy() {
         let start = [-1.2, 1.0, -1.2, 1.0, 0.3, 2.0];

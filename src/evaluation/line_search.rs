@@ -1,7 +1,8 @@
-//! How far to go in a direction: a step that makes a function of one variable sufficiently smaller and its slope
-//! sufficiently flatter (the strong Wolfe conditions).
+//! How far to go in a direction: a step that makes a function of one variable sufficiently smaller
+//! and its slope sufficiently flatter (the strong Wolfe conditions).
 //!
-//! Source: Moré and Thuente 1994, <https://doi.org/10.1145/192115.192132>, with the rules of MINPACK-2's `dcsrch` and `dcstep`.
+//! Source: Moré and Thuente 1994, <https://doi.org/10.1145/192115.192132>, with the rules of
+//! MINPACK-2's `dcsrch` and `dcstep`.
 
 /// Of the decrease that the slope promises, what a step must achieve.
 const DECREASE: f64 = 1e-3;
@@ -22,7 +23,8 @@ struct Trial {
     slope: f64,
 }
 
-/// Where the step is looked for: between the best trial and one beyond the minimum, once there is one.
+/// Where the step is looked for: between the best trial and one beyond the minimum, once there is
+/// one.
 struct Interval {
     best: Trial,
     other: Trial,
@@ -32,8 +34,9 @@ struct Interval {
     high: f64,
 }
 
-/// The step from 0, where the function has `value` and the negative `slope`, that begins with `first`; `None` if none was
-/// found. The last call of `function`, which gives value and slope, is at the step returned.
+/// The step from 0, where the function has `value` and the negative `slope`, that begins with
+/// `first`; `None` if none was found. The last call of `function`, which gives value and slope, is
+/// at the step returned.
 pub(super) fn search(
     value: f64,
     slope: f64,
@@ -60,7 +63,8 @@ pub(super) fn search(
         }
         lowered |= value <= aim && slope >= 0.0;
         if !lowered && value <= interval.best.value && value > aim {
-            // Until a step is low enough, the function less the aim is searched, whose minimum has the decrease.
+            // Until a step is low enough, the function less the aim is searched, whose minimum has
+            // the decrease.
             step = interval.shifted(-enough, |interval, shift| interval.next(shift(now)));
         } else {
             step = interval.next(now);
@@ -79,7 +83,8 @@ pub(super) fn search(
 }
 
 impl Interval {
-    /// Whether rounding or a narrow interval leaves nothing to search; `step` then is as good as any.
+    /// Whether rounding or a narrow interval leaves nothing to search; `step` then is as good as
+    /// any.
     fn exhausted(&self, step: f64) -> bool {
         let outside = step <= self.low || step >= self.high;
         self.bracketed && (outside || self.high - self.low <= NARROW * self.high)
@@ -96,7 +101,8 @@ impl Interval {
         if self.exhausted(step) { self.best.step } else { step }
     }
 
-    /// `f` on the interval of the function plus `slope · step`, to which its second argument takes a trial.
+    /// `f` on the interval of the function plus `slope · step`, to which its second argument takes
+    /// a trial.
     fn shifted(
         &mut self,
         slope: f64,
@@ -112,7 +118,8 @@ impl Interval {
         step
     }
 
-    /// Takes in the trial `now` and says where to look next: at the minimum of a cubic or a quadratic through two trials.
+    /// Takes in the trial `now` and says where to look next: at the minimum of a cubic or a
+    /// quadratic through two trials.
     fn next(&mut self, now: Trial) -> f64 {
         let best = self.best;
         let turned = now.slope * best.slope.signum() < 0.0;

@@ -13,10 +13,12 @@ use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, Team};
 use crate::rows::usable;
 
-/// Logistic regression: two classes by the logistic function, more by softmax; an L2 penalty, but not on intercepts.
+/// Logistic regression: two classes by the logistic function, more by softmax; an L2 penalty, but
+/// not on intercepts.
 ///
-/// Minimises `Σ −ln p(label) + ‖coef‖² / (2 C)`. As scikit-learn's `LogisticRegression`, of which it takes the objective, the
-/// solver (`lbfgs`) and its stopping rules, so that coefficients agree too.
+/// Minimises `Σ −ln p(label) + ‖coef‖² / (2 C)`. As scikit-learn's `LogisticRegression`, of which
+/// it takes the objective, the solver (`lbfgs`) and its stopping rules, so that coefficients agree
+/// too.
 ///
 /// ```
 /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
@@ -83,8 +85,9 @@ impl LogisticRegression {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ, there are fewer than two classes, or a component is not finite;
-    /// [`Error::Option`] if `c` is not positive, `max_iter` is 0, or `tol` is negative.
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ, there are fewer than two
+    /// classes, or a component is not finite; [`Error::Option`] if `c` is not positive, `max_iter`
+    /// is 0, or `tol` is negative.
     pub fn fit<L: Ord + Clone>(
         &self,
         embeddings: &ArrayRef2<f32>,
@@ -141,7 +144,8 @@ pub(super) fn classes_of<L: Ord + Clone>(
     Ok((classes, targets))
 }
 
-/// The mean loss with its penalty, as scikit-learn computes it: products in `f32`, everything else in `f64`.
+/// The mean loss with its penalty, as scikit-learn computes it: products in `f32`, everything else
+/// in `f64`.
 struct Objective<'a> {
     /// `[B, D]`
     rows: ArrayView2<'a, f32>,
@@ -239,7 +243,8 @@ fn product(
 }
 
 impl<L: Clone> LogisticRegressionModel<L> {
-    /// The logits of `embeddings` `[B, D]`: `[B, C]`, or `[B, 1]` for two classes, positive for the second.
+    /// The logits of `embeddings` `[B, D]`: `[B, C]`, or `[B, 1]` for two classes, positive for the
+    /// second.
     ///
     /// ```
     /// use mpnet::{evaluation::LogisticRegression, ndarray::arr2};
@@ -253,7 +258,8 @@ impl<L: Clone> LogisticRegressionModel<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the width is another than was learnt from, or a component is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the width is another than was learnt from, or a
+    /// component is not finite.
     pub fn decision_function(&self, embeddings: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let (width, want) = (embeddings.ncols(), self.coef.ncols());
         if width != want {

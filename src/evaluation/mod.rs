@@ -11,8 +11,9 @@
 //! | [`ClusteringEvaluator`] | does k-means find the classes? | V-measure |
 //! | [`ClassificationEvaluator`] | can a simple classifier learn from few examples? | accuracy |
 //!
-//! Each is a struct of options with two entrances: `evaluate`, which takes an encoder and texts, and `score…`, which takes
-//! embeddings or scores from anywhere. Both give a struct of named numbers, which prints as a table.
+//! Each is a struct of options with two entrances: `evaluate`, which takes an encoder and texts,
+//! and `score…`, which takes embeddings or scores from anywhere. Both give a struct of named
+//! numbers, which prints as a table.
 //!
 //! ```
 //! use mpnet::evaluation::{EmbeddingSimilarityEvaluator, Metrics};
@@ -29,8 +30,9 @@
 //! # Ok::<(), mpnet::Error>(())
 //! ```
 //!
-//! Wrong input (lengths that differ, a score that is not a number, an empty list, rows without columns) is [`Error::Input`](crate::Error::Input),
-//! which names the argument; an impossible option is [`Error::Option`](crate::Error::Option).
+//! Wrong input (lengths that differ, a score that is not a number, an empty list, rows without
+//! columns) is [`Error::Input`](crate::Error::Input), which names the argument; an impossible
+//! option is [`Error::Option`](crate::Error::Option).
 
 mod binary_classification;
 mod classification;

@@ -11,8 +11,8 @@ use crate::similarity::Similarity;
 
 /// k nearest neighbours: the class that most of the `k` nearest labelled embeddings have.
 ///
-/// As scikit-learn's `KNeighborsClassifier` with equal weights: of classes with equally many neighbours, the first. Of
-/// neighbours equally near, the earlier.
+/// As scikit-learn's `KNeighborsClassifier` with equal weights: of classes with equally many
+/// neighbours, the first. Of neighbours equally near, the earlier.
 ///
 /// ```
 /// use mpnet::{evaluation::KNeighborsClassifier, ndarray::arr2};
@@ -72,8 +72,8 @@ impl KNeighborsClassifier {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a component is not finite; [`Error::Option`] if `n_neighbors` is
-    /// 0 or more than there are embeddings.
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a component is not
+    /// finite; [`Error::Option`] if `n_neighbors` is 0 or more than there are embeddings.
     pub fn fit<L: Ord + Clone>(
         &self,
         embeddings: &ArrayRef2<f32>,
@@ -105,7 +105,8 @@ impl<L: Clone> KNeighborsModel<L> {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the width is another than that of the labelled embeddings, or a component is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the width is another than that of the labelled
+    /// embeddings, or a component is not finite.
     pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<L>> {
         let (width, want) = (embeddings.ncols(), self.embeddings.ncols());
         if width != want {

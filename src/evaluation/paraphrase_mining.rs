@@ -50,7 +50,8 @@ impl Default for ParaphraseMiningEvaluator {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ParaphraseMiningMetrics {
-    /// The precision at each duplicate that was found, added up and divided by the number of duplicates. The main metric.
+    /// The precision at each duplicate that was found, added up and divided by the number of
+    /// duplicates. The main metric.
     pub average_precision: f64,
     /// The largest harmonic mean of precision and recall.
     pub f1: f64,
@@ -65,7 +66,8 @@ pub struct ParaphraseMiningMetrics {
 super::named!(ParaphraseMiningMetrics: average_precision, f1, precision, recall, threshold);
 
 impl ParaphraseMiningEvaluator {
-    /// Encodes `sentences` and mines them; `duplicates` are the known pairs by place, each once in either order.
+    /// Encodes `sentences` and mines them; `duplicates` are the known pairs by place, each once in
+    /// either order.
     ///
     /// ```
     /// use mpnet::evaluation::ParaphraseMiningEvaluator;
@@ -79,8 +81,9 @@ impl ParaphraseMiningEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if `duplicates` is empty, names a sentence beyond the last, or one as its own duplicate;
-    /// [`Error::Option`] if `max_pairs` or `top_k` is 0; those of [`SentenceEncoder::encode_with`].
+    /// [`Error::Input`](crate::Error::Input) if `duplicates` is empty, names a sentence beyond the
+    /// last, or one as its own duplicate; [`Error::Option`] if `max_pairs` or `top_k` is 0; those
+    /// of [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
         encoder: &SentenceEncoder,
@@ -105,7 +108,8 @@ impl ParaphraseMiningEvaluator {
     ///
     /// # Errors
     ///
-    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if a component is not finite.
+    /// As [`evaluate`](Self::evaluate), and [`Error::Input`](crate::Error::Input) if a component is
+    /// not finite.
     pub fn score_embeddings(
         &self,
         embeddings: &ArrayRef2<f32>,
@@ -132,8 +136,8 @@ impl ParaphraseMiningEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if `duplicates` is empty or names a sentence as its own duplicate, a pair occurs twice, or a score
-    /// is not finite.
+    /// [`Error::Input`](crate::Error::Input) if `duplicates` is empty or names a sentence as its
+    /// own duplicate, a pair occurs twice, or a score is not finite.
     pub fn score_pairs(
         &self,
         pairs: &[Paraphrase],

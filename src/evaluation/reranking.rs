@@ -11,7 +11,8 @@ use crate::similarity::Similarity;
 
 /// Ranks, for each query, documents that answer it together with ones that do not.
 ///
-/// As sentence-transformers' `RerankingEvaluator`. Samples without positives or without negatives are left out.
+/// As sentence-transformers' `RerankingEvaluator`. Samples without positives or without negatives
+/// are left out.
 ///
 /// ```
 /// use mpnet::{Similarity, evaluation::RerankingEvaluator};
@@ -23,7 +24,8 @@ use crate::similarity::Similarity;
 pub struct RerankingEvaluator {
     /// The `k` of MRR@k and NDCG@k.
     pub at_k: usize,
-    /// The similarity to rank by; sentence-transformers takes the cosine whatever the model's own is.
+    /// The similarity to rank by; sentence-transformers takes the cosine whatever the model's own
+    /// is.
     pub similarity: Similarity,
     /// Components of the embeddings that are used; `None`: all.
     pub truncate_dim: Option<usize>,
@@ -88,11 +90,12 @@ pub struct RerankingScores {
 pub struct RerankingMetrics {
     /// [`average_precision`].
     pub map: f64,
-    /// 1 over the rank of the first positive document; 0 if that is beyond `k`. Of equal scores, positive ones come first;
-    /// sentence-transformers leaves their order to torch's sort, which mostly does the same.
+    /// 1 over the rank of the first positive document; 0 if that is beyond `k`. Of equal scores,
+    /// positive ones come first; sentence-transformers leaves their order to torch's sort, which
+    /// mostly does the same.
     pub mrr_at_k: f64,
-    /// `Σ 1 / log₂(rank + 1)` over positive documents among the first `k`, divided by what it could be; averaged over the
-    /// orders of equal scores. The main metric.
+    /// `Σ 1 / log₂(rank + 1)` over positive documents among the first `k`, divided by what it could
+    /// be; averaged over the orders of equal scores. The main metric.
     pub ndcg_at_k: f64,
     /// The `k` of both.
     pub at_k: usize,
@@ -130,7 +133,8 @@ impl RerankingEvaluator {
     /// # Errors
     ///
     /// [`Error::Input`](crate::Error::Input) if no sample has both positive and negative documents;
-    /// [`Error::Option`](crate::Error::Option) if `at_k` is 0; those of [`SentenceEncoder::encode_with`].
+    /// [`Error::Option`](crate::Error::Option) if `at_k` is 0; those of
+    /// [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
         encoder: &SentenceEncoder,
@@ -176,8 +180,8 @@ impl RerankingEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if no sample has both positive and negative documents, or a score is not
-    /// finite; [`Error::Option`](crate::Error::Option) if `at_k` is 0.
+    /// [`Error::Input`](crate::Error::Input) if no sample has both positive and negative documents,
+    /// or a score is not finite; [`Error::Option`](crate::Error::Option) if `at_k` is 0.
     pub fn score(&self, samples: &[RerankingScores]) -> Result<RerankingMetrics> {
         at_least_one("at_k", self.at_k)?;
         not_empty("samples", samples.len())?;
@@ -212,7 +216,8 @@ impl RerankingEvaluator {
 
     /// Equal scores share the discounts of their ranks, which is the mean over their orders.
     ///
-    /// Source: McSherry and Najork 2008, <https://doi.org/10.1007/978-3-540-78646-7_38>; as scikit-learn's `ndcg_score`.
+    /// Source: McSherry and Najork 2008, <https://doi.org/10.1007/978-3-540-78646-7_38>; as
+    /// scikit-learn's `ndcg_score`.
     fn ndcg(&self, scores: &[f64], labels: &[bool], positives: usize) -> f64 {
         let discount = |rank: usize| {
             if rank < self.at_k { 1.0 / (rank as f64 + 2.0).log2() } else { 0.0 }

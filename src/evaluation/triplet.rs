@@ -9,14 +9,16 @@ use crate::similarity::Similarity;
 
 /// Counts the triplets whose anchor is nearer to its positive than to its negative.
 ///
-/// As sentence-transformers' `TripletEvaluator`: anchors are encoded as queries, the others as documents.
+/// As sentence-transformers' `TripletEvaluator`: anchors are encoded as queries, the others as
+/// documents.
 ///
 /// ```
 /// let evaluator = mpnet::evaluation::TripletEvaluator { margin: 0.1, ..Default::default() };
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TripletEvaluator {
-    /// The similarity functions to try; none: the model's own, or the cosine of embeddings that come without one.
+    /// The similarity functions to try; none: the model's own, or the cosine of embeddings that
+    /// come without one.
     pub similarities: Vec<Similarity>,
     /// By how much the positive must be more similar. Distances count as negative similarities.
     pub margin: f64,
@@ -58,8 +60,8 @@ impl TripletEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; [`Error::Option`] if `margin` is not finite; those of
-    /// [`SentenceEncoder::encode_with`].
+    /// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0; [`Error::Option`] if
+    /// `margin` is not finite; those of [`SentenceEncoder::encode_with`].
     pub fn evaluate<S: AsRef<str>>(
         &self,
         encoder: &SentenceEncoder,
@@ -92,8 +94,8 @@ impl TripletEvaluator {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the shapes differ, there are no triplets, or a component is not finite; [`Error::Option`] if
-    /// `margin` is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the shapes differ, there are no triplets, or a
+    /// component is not finite; [`Error::Option`] if `margin` is not finite.
     pub fn score_embeddings(
         &self,
         anchors: &ArrayRef2<f32>,
@@ -121,8 +123,8 @@ impl TripletEvaluator {
     }
 }
 
-/// The part of the triplets in which `positive[i] > negative[i] + margin`, both similarities to the anchor. Equality does
-/// not count.
+/// The part of the triplets in which `positive[i] > negative[i] + margin`, both similarities to the
+/// anchor. Equality does not count.
 ///
 /// ```
 /// let accuracy = mpnet::evaluation::triplet_accuracy(&[0.9, 0.5, 0.4], &[0.1, 0.5, 0.6], 0.0)?;
@@ -132,7 +134,8 @@ impl TripletEvaluator {
 ///
 /// # Errors
 ///
-/// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a similarity is not finite; [`Error::Option`] if `margin` is not.
+/// [`Error::Input`](crate::Error::Input) if the lengths differ or are 0, or a similarity is not
+/// finite; [`Error::Option`] if `margin` is not.
 pub fn triplet_accuracy(positive: &[f64], negative: &[f64], margin: f64) -> Result<f64> {
     same_length(("negative", negative.len()), ("positive", positive.len()))?;
     not_empty("positive", positive.len())?;

@@ -8,8 +8,9 @@ use xxhash_rust::xxh3::xxh3_128;
 /// Bytes that one task takes.
 const BLOCK: usize = 1 << 20;
 
-/// A fingerprint of `bytes`, computed in parallel and at the speed of memory: that of the fingerprints of their blocks. It
-/// tells any two files apart that were not made to deceive. `done` hears of each block when it has been read.
+/// A fingerprint of `bytes`, computed in parallel and at the speed of memory: that of the
+/// fingerprints of their blocks. It tells any two files apart that were not made to deceive. `done`
+/// hears of each block when it has been read.
 pub(crate) fn digest(bytes: &[u8], done: impl Fn(Range<usize>) + Sync) -> u128 {
     let block = |(index, block): (usize, &[u8])| {
         let digest = xxh3_128(block).to_le_bytes();

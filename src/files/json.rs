@@ -1,8 +1,9 @@
 //! [`parse_json`]: JSON as Python's `json` module reads it.
 //!
-//! Python's reader is laxer than RFC 8259 in three ways, and its writer makes use of the first: `NaN`, `Infinity` and
-//! `-Infinity` are numbers, a `\ud800` without its other half is a character, and of a key that occurs twice the last one
-//! counts. In all else it is as strict as `serde_json`: no comments, no trailing commas or text, no byte order mark.
+//! Python's reader is laxer than RFC 8259 in three ways, and its writer makes use of the first:
+//! `NaN`, `Infinity` and `-Infinity` are numbers, a `\ud800` without its other half is a character,
+//! and of a key that occurs twice the last one counts. In all else it is as strict as `serde_json`:
+//! no comments, no trailing commas or text, no byte order mark.
 
 use std::borrow::Cow;
 
@@ -13,8 +14,9 @@ use crate::error::{Error, FileProblem, Result};
 
 /// The JSON text `bytes` as `T`; `file` names it in errors.
 ///
-/// What Rust's types cannot hold is put in this way: an infinity is the largest number of its sign, `NaN` the text
-/// `"NaN"`, which no field that wants a number accepts, and half of a surrogate pair is U+FFFD.
+/// What Rust's types cannot hold is put in this way: an infinity is the largest number of its sign,
+/// `NaN` the text `"NaN"`, which no field that wants a number accepts, and half of a surrogate pair
+/// is U+FFFD.
 ///
 /// # Errors
 ///

@@ -23,10 +23,11 @@ pub(crate) fn map_file(file: &File) -> io::Result<Mmap> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    // SAFETY: the map is read-only, and is only ever read as bytes, words and `f32`s, for which every
-    // bit pattern is valid. What remains is that another process may change or truncate the file meanwhile: the user, who
-    // gave us the directory, must not do that, as `SentenceEncoder::from_pretrained` and `Checkpoint::open`
-    // say. Everything is copied out of a checkpoint's map while loading, so the duty ends there; a file of packed weights stays
+    // SAFETY: the map is read-only, and is only ever read as bytes, words and `f32`s, for which
+    // every bit pattern is valid. What remains is that another process may change or truncate the
+    // file meanwhile: the user, who gave us the directory, must not do that, as
+    // `SentenceEncoder::from_pretrained` and `Checkpoint::open` say. Everything is copied out of a
+    // checkpoint's map while loading, so the duty ends there; a file of packed weights stays
     // mapped, as `SentenceEncoderBuilder::packed_cache` says.
     unsafe { Mmap::map(file) }
 }
@@ -35,8 +36,9 @@ pub(crate) fn map_file(file: &File) -> io::Result<Mmap> {
 #[cfg(unix)]
 #[allow(unsafe_code, reason = "advice that drops pages is unsafe: see the block")]
 pub(super) fn give_back(map: &Mmap, range: Range<usize>) {
-    // SAFETY: nothing was ever written to these pages, so what they are filled with when they are next read, from the file that the
-    // map was made of, is what they hold now. The page that the range begins in is dropped whole, for which the same holds.
+    // SAFETY: nothing was ever written to these pages, so what they are filled with when they are
+    // next read, from the file that the map was made of, is what they hold now. The page that the
+    // range begins in is dropped whole, for which the same holds.
     let advised = unsafe {
         map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
     };

@@ -1,5 +1,5 @@
-//! [`ModelFiles`]: where a model's files come from, a directory or memory. Everything that loads reads through
-//! it, so what can be loaded from one can be loaded from the other.
+//! [`ModelFiles`]: where a model's files come from, a directory or memory. Everything that loads
+//! reads through it, so what can be loaded from one can be loaded from the other.
 
 mod digest;
 mod json;
@@ -26,11 +26,12 @@ pub(crate) use mmap::map_file;
 pub(crate) use replace::replace;
 pub(crate) use staging::Staging;
 
-/// The largest configuration or tokenizer file that is read; weights are mapped and have no such limit.
+/// The largest configuration or tokenizer file that is read; weights are mapped and have no such
+/// limit.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// The names under which the settings of sentence-transformers' transformer module have been saved over the
-/// years. The first file that has any fields counts.
+/// The names under which the settings of sentence-transformers' transformer module have been saved
+/// over the years. The first file that has any fields counts.
 pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -43,8 +44,8 @@ pub(crate) const TRANSFORMER_SETTINGS: [&str; 7] = [
 
 /// The files of a model: a sentence-transformers directory, or the same files held in memory.
 ///
-/// A path converts into it, so `SentenceEncoder::builder("models/all-mpnet-base-v2")` is the usual way. In memory,
-/// files go by the names they have in such a directory:
+/// A path converts into it, so `SentenceEncoder::builder("models/all-mpnet-base-v2")` is the usual
+/// way. In memory, files go by the names they have in such a directory:
 ///
 /// ```
 /// use mpnet::ModelFiles;
@@ -105,7 +106,8 @@ impl<'a> ModelFiles<'a> {
         Self(Source::Directory(path.into()))
     }
 
-    /// Files in memory, by the paths they have in a model directory, with `/` between folder and file.
+    /// Files in memory, by the paths they have in a model directory, with `/` between folder and
+    /// file.
     ///
     /// ```
     /// use mpnet::{ModelFiles, SentenceEncoder};
@@ -125,7 +127,8 @@ impl<'a> ModelFiles<'a> {
         Self(Source::Memory(files.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect()))
     }
 
-    /// The same for as long as one likes, if it is a directory, and also after a change of the current one.
+    /// The same for as long as one likes, if it is a directory, and also after a change of the
+    /// current one.
     pub(crate) fn kept(&self) -> Option<ModelFiles<'static>> {
         match &self.0 {
             Source::Directory(path) => {
@@ -136,7 +139,8 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
-    /// Fails if the directory is not there, so that this is the error rather than one file's absence.
+    /// Fails if the directory is not there, so that this is the error rather than one file's
+    /// absence.
     pub(crate) fn check(&self) -> Result<()> {
         if let Source::Directory(path) = &self.0 {
             let failed = |source| Error::Io { path: path.clone(), source };
@@ -160,8 +164,8 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
-    /// Whether the file `name` is there. A link that leads nowhere counts: the file is meant to be there, and reading it says that
-    /// it is not.
+    /// Whether the file `name` is there. A link that leads nowhere counts: the file is meant to be
+    /// there, and reading it says that it is not.
     pub(crate) fn has(&self, name: &str) -> bool {
         match &self.0 {
             Source::Directory(path) => {
@@ -172,7 +176,8 @@ impl<'a> ModelFiles<'a> {
         }
     }
 
-    /// The names of the files that stand directly in `folder` (`""` or ending in `/`), sorted; none if it cannot be read.
+    /// The names of the files that stand directly in `folder` (`""` or ending in `/`), sorted; none
+    /// if it cannot be read.
     pub(crate) fn list(&self, folder: &str) -> Vec<String> {
         let mut names: Vec<String> = match &self.0 {
             Source::Memory(files) => {
@@ -231,7 +236,8 @@ impl<'a> ModelFiles<'a> {
         bytes.and_then(|bytes| self.fetched(name, bytes))
     }
 
-    /// Fails if `bytes`, of the file `name`, are what git-lfs puts in the place of a file that was not fetched.
+    /// Fails if `bytes`, of the file `name`, are what git-lfs puts in the place of a file that was
+    /// not fetched.
     fn fetched<B: std::ops::Deref<Target = [u8]>>(&self, name: &str, bytes: B) -> Result<B> {
         match size_in_pointer(&bytes) {
             Some(size) => Err(Error::File {

@@ -1,4 +1,5 @@
-//! [`replace`]: a file that is there whole or not at all, and never in the place of somebody else's.
+//! [`replace`]: a file that is there whole or not at all, and never in the place of somebody
+//! else's.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,11 +11,11 @@ use crate::error::{Error, Result};
 /// Names differ within a process by this, between processes by their number.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Puts what `write` writes at `path`, once all of it is on the disk. A process that has the old file
-/// open or mapped keeps it.
+/// Puts what `write` writes at `path`, once all of it is on the disk. A process that has the old
+/// file open or mapped keeps it.
 ///
-/// `is_there` tells whether there is a file at `path` that may be replaced; it fails if there is one
-/// that may not. It is asked again at the end, since others may have written there meanwhile.
+/// `is_there` tells whether there is a file at `path` that may be replaced; it fails if there is
+/// one that may not. It is asked again at the end, since others may have written there meanwhile.
 ///
 /// # Errors
 ///
@@ -38,13 +39,15 @@ pub(crate) fn replace(
     let written = write(&mut file).and_then(|()| file.sync_all()).map_err(failed);
     drop(file);
     let moved = written.and_then(|()| take_place(&temporary, path, is_there));
-    // After a rename it is not there any more. Where something failed, that is what the caller has to know.
+    // After a rename it is not there any more. Where something failed, that is what the caller has
+    // to know.
     let _ = fs::remove_file(&temporary);
     moved
 }
 
 fn take_place(temporary: &Path, path: &Path, is_there: impl Fn() -> Result<bool>) -> Result<()> {
-    // A link, unlike a rename, fails if a file has appeared since the question. Not every file system has links.
+    // A link, unlike a rename, fails if a file has appeared since the question. Not every file
+    // system has links.
     if !is_there()? {
         match fs::hard_link(temporary, path) {
             Ok(()) => return Ok(()),

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
-/// A directory under a temporary name beside its own, which it gets when it is complete. Dropped before, it is deleted.
+/// A directory under a temporary name beside its own, which it gets when it is complete. Dropped
+/// before, it is deleted.
 #[derive(Debug)]
 pub(crate) struct Staging {
     temporary: PathBuf,

@@ -1,17 +1,19 @@
-//! From a label for each token to stretches of text with a label each: the aggregation strategies of transformers'
-//! token-classification pipeline.
+//! From a label for each token to stretches of text with a label each: the aggregation strategies
+//! of transformers' token-classification pipeline.
 
 use std::ops::Range;
 
 use super::probability::argmax;
 use crate::error::Result;
 
-/// How tokens become entities: `aggregation_strategy` of transformers' token-classification pipeline.
+/// How tokens become entities: `aggregation_strategy` of transformers' token-classification
+/// pipeline.
 ///
-/// All but [`None`](Self::None) join neighbours of the same tag, which is the label without `B-` or `I-`; a label with `B-`
-/// begins an entity. An entity's score is the mean of those that were joined. As in the pipeline, a token begins a word if it
-/// has as many characters as the text under it, or is the unknown token; with a tokenizer that does not mark the pieces within
-/// a word (`##ing`), if there is a space at its beginning or before it.
+/// All but [`None`](Self::None) join neighbours of the same tag, which is the label without `B-` or
+/// `I-`; a label with `B-` begins an entity. An entity's score is the mean of those that were
+/// joined. As in the pipeline, a token begins a word if it has as many characters as the text under
+/// it, or is the unknown token; with a tokenizer that does not mark the pieces within a word
+/// (`##ing`), if there is a space at its beginning or before it.
 ///
 /// ```
 /// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
@@ -57,7 +59,8 @@ pub(super) struct Tagged {
     pub(super) index: Option<usize>,
 }
 
-/// Gives pieces their labels, and joins them as `strategy` says. `labels`: `[C]`; `join` makes one string of tokens.
+/// Gives pieces their labels, and joins them as `strategy` says. `labels`: `[C]`; `join` makes one
+/// string of tokens.
 pub(super) fn aggregate(
     pieces: &[Piece],
     strategy: AggregationStrategy,
@@ -114,7 +117,8 @@ fn word_scores(word: &[Piece], strategy: AggregationStrategy) -> Vec<f64> {
     }
 }
 
-/// Whether `label` goes on with the entity of the `last` one: the same tag, and not the beginning (`B-`) of another.
+/// Whether `label` goes on with the entity of the `last` one: the same tag, and not the beginning
+/// (`B-`) of another.
 fn continues(last: &str, label: &str) -> bool {
     let tag = |label: &str| -> String {
         label.strip_prefix("B-").or(label.strip_prefix("I-")).unwrap_or(label).to_owned()
@@ -135,13 +139,15 @@ fn entity(group: &[Tagged], join: impl Fn(Vec<String>) -> Result<String>) -> Res
     })
 }
 
-/// From `first` to `last`; empty if the last ends before the first begins, as two tokens of one character may.
+/// From `first` to `last`; empty if the last ends before the first begins, as two tokens of one
+/// character may.
 fn span(first: &Range<usize>, last: &Range<usize>) -> Range<usize> {
     first.start..last.end.max(first.start)
 }
 
-/// Of entities of `text` that overlap, as those of overlapping windows do, the longest, in characters, and of equally long ones
-/// the likeliest. The reference has the first one twice if it is empty.
+/// Of entities of `text` that overlap, as those of overlapping windows do, the longest, in
+/// characters, and of equally long ones the likeliest. The reference has the first one twice if it
+/// is empty.
 pub(super) fn without_overlaps(text: &str, mut entities: Vec<Tagged>) -> Vec<Tagged> {
     let length = |entity: &Tagged| text[entity.range.clone()].chars().count();
     entities.sort_by_key(|entity| entity.range.start);

@@ -41,7 +41,8 @@ impl HeadOptions {
         self
     }
 
-    /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
+    /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the
+    /// machine has.
     ///
     /// ```
     /// use mpnet::{Isa, heads::HeadOptions};
@@ -124,7 +125,8 @@ impl<'s, 'a> Source<'s, 'a> {
         Ok(Self { files, cross_encoder, config, head_config, checkpoint, at })
     }
 
-    /// Where the heads' tensors are: their names have no prefix, whatever those of the encoder have.
+    /// Where the heads' tensors are: their names have no prefix, whatever those of the encoder
+    /// have.
     pub(super) fn head(&self) -> Weights<'_> {
         self.checkpoint.root()
     }
@@ -135,8 +137,8 @@ impl<'s, 'a> Source<'s, 'a> {
         Ok(self.checkpoint.encoder()?.tied(tied))
     }
 
-    /// Fails unless the checkpoint has this head. A multiple-choice head and one for tokens have the same names; what
-    /// tells them apart is the pooler.
+    /// Fails unless the checkpoint has this head. A multiple-choice head and one for tokens have
+    /// the same names; what tells them apart is the pooler.
     pub(super) fn expect(&self, kind: Kind) -> Result<()> {
         let root = self.checkpoint.root();
         let pooler = self.encoder()?.has("pooler.dense.weight");
@@ -206,12 +208,14 @@ impl Backbone {
     pub(super) fn hidden(&self, batch: &Batch) -> Result<Array2<f32>> {
         let config = self.model.config();
         let ids: Vec<&[u32]> = batch.ranges().map(|range| &batch.ids()[range]).collect();
-        // A batch is only ever made of what its configuration allows; the same test against this one.
+        // A batch is only ever made of what its configuration allows; the same test against this
+        // one.
         Batch::new(&ids, config)?;
         Ok(self.model.forward(batch))
     }
 
-    /// Fails unless `hidden` is `[N, D]` and finite; with a batch, `N` must be the number of its tokens.
+    /// Fails unless `hidden` is `[N, D]` and finite; with a batch, `N` must be the number of its
+    /// tokens.
     pub(super) fn check_hidden(
         &self,
         hidden: &ArrayRef2<f32>,

@@ -1,4 +1,5 @@
-//! What sentence-transformers saves around the transformer of a cross-encoder: prompts, an activation, lengths.
+//! What sentence-transformers saves around the transformer of a cross-encoder: prompts, an
+//! activation, lengths.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ use crate::files::{ModelFiles, TRANSFORMER_SETTINGS, is_true};
 pub(super) const SETTINGS: &str = "config_sentence_transformers.json";
 const MODULES: &str = "modules.json";
 
-/// A directory that `CrossEncoder.save_pretrained` has written, version 6 or later. Before, it was a directory of
-/// transformers.
+/// A directory that `CrossEncoder.save_pretrained` has written, version 6 or later. Before, it was
+/// a directory of transformers.
 #[derive(Debug)]
 pub(super) struct CrossEncoder {
     /// Where the transformer's files are: `""`, or a folder ending in `/`.
@@ -45,8 +46,8 @@ struct Entry {
 }
 
 impl CrossEncoder {
-    /// What is saved in `files`, if they are those of a cross-encoder. `CrossEncoder` itself looks at its settings only if
-    /// there is a `modules.json` beside them, and they name its class.
+    /// What is saved in `files`, if they are those of a cross-encoder. `CrossEncoder` itself looks
+    /// at its settings only if there is a `modules.json` beside them, and they name its class.
     pub(super) fn read(files: &ModelFiles) -> Result<Option<Self>> {
         let settings: RawSettings = files.json(SETTINGS)?.unwrap_or_default();
         let Some(entries) = files.json::<Vec<Entry>>(MODULES)? else { return Ok(None) };
@@ -208,7 +209,8 @@ fn only_length(
 fn processing_length(name: &str, value: &Value) -> std::result::Result<Option<usize>, Problem> {
     let mut value = value.clone();
     let mut found = None;
-    // Texts are cut at the longer one first, as if nothing were said; other modalities are not read.
+    // Texts are cut at the longer one first, as if nothing were said; other modalities are not
+    // read.
     let normal = |value: &Value| *value == true || value == "longest_first";
     if let Some(Value::Object(mut text)) = value.as_object_mut().and_then(|all| all.remove("text"))
     {

@@ -1,5 +1,5 @@
-//! The fields of `config.json` that only heads read: labels, what the head was trained for, and what a cross-encoder's logits go
-//! through.
+//! The fields of `config.json` that only heads read: labels, what the head was trained for, and
+//! what a cross-encoder's logits go through.
 
 use std::collections::BTreeMap;
 
@@ -104,14 +104,15 @@ impl HeadConfig {
         Ok(Self { file: file.to_owned(), activation, num_labels, id2label, problem_type })
     }
 
-    /// With the activation `class` that `config_sentence_transformers.json` names, which counts before `config.json`.
+    /// With the activation `class` that `config_sentence_transformers.json` names, which counts
+    /// before `config.json`.
     pub(super) fn with_activation(mut self, class: String, file: String) -> Self {
         self.activation = Some(SavedActivation { file, field: "activation_fn", class });
         self
     }
 
-    /// What `load` reads for that number of labels, and their names. Weights that are right but for the number of their
-    /// rows are an [`FileProblem::Labels`](crate::FileProblem::Labels).
+    /// What `load` reads for that number of labels, and their names. Weights that are right but for
+    /// the number of their rows are an [`FileProblem::Labels`](crate::FileProblem::Labels).
     pub(super) fn labelled<T>(
         &self,
         load: impl FnOnce(usize) -> Result<T>,

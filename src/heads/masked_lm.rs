@@ -15,12 +15,14 @@ use crate::nn::{LayerNorm, Linear};
 /// logits = LayerNorm(gelu(hidden · Wᵀ + b)) · Eᵀ + bias
 /// ```
 ///
-/// `E` is the table of word embeddings, unless the checkpoint has a `lm_head.decoder.weight` of its own, as it must if
-/// `config.json` sets `tie_word_embeddings` to false. If it is true, a checkpoint need only hold one of the two, and one of
-/// `lm_head.bias` and `lm_head.decoder.bias`. The activation is the exact GELU, whatever `hidden_act` says. The table is packed for the product, so it is in memory twice (95 MB more for
-/// the base model in `f32`).
+/// `E` is the table of word embeddings, unless the checkpoint has a `lm_head.decoder.weight` of its
+/// own, as it must if `config.json` sets `tie_word_embeddings` to false. If it is true, a
+/// checkpoint need only hold one of the two, and one of `lm_head.bias` and `lm_head.decoder.bias`.
+/// The activation is the exact GELU, whatever `hidden_act` says. The table is packed for the
+/// product, so it is in memory twice (95 MB more for the base model in `f32`).
 ///
-/// Of the published checkpoints `microsoft/mpnet-base` has this head; those of sentence-transformers do not.
+/// Of the published checkpoints `microsoft/mpnet-base` has this head; those of
+/// sentence-transformers do not.
 ///
 /// ```
 /// use mpnet::heads::MaskedLM;
@@ -60,8 +62,9 @@ pub struct MaskFill {
     pub token: u32,
     /// The token, decoded.
     pub token_str: String,
-    /// The whole text with the token where the mask was, decoded: as far as the tokenizer gives it back, so lower-cased
-    /// and without accents. If the text has several masks the others are still there, and so are `<s>` and `</s>`.
+    /// The whole text with the token where the mask was, decoded: as far as the tokenizer gives it
+    /// back, so lower-cased and without accents. If the text has several masks the others are still
+    /// there, and so are `<s>` and `</s>`.
     pub sequence: String,
 }
 
@@ -73,7 +76,8 @@ impl MaskedLM {
         let (d, v, eps) =
             (source.config.hidden_size, source.config.vocab_size, source.config.layer_norm_eps);
         let w = source.head().at("lm_head");
-        // Of two tied tensors a checkpoint need only hold one; if it holds both, the decoder's own is the one that counts.
+        // Of two tied tensors a checkpoint need only hold one; if it holds both, the decoder's own
+        // is the one that counts.
         let (own, tied) = (w.at("decoder"), source.config.tie_word_embeddings);
         let bias = if tied && !own.has("bias") { &w } else { &own }.vector("bias", v)?;
         let words = source.encoder()?.at("embeddings.word_embeddings");
@@ -108,13 +112,15 @@ impl MaskedLM {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another
+    /// model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?)
     }
 
-    /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
-    /// V]`.
+    /// The logits of some tokens. `hidden`: `[N, D]`, any rows of
+    /// [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N, V]`.
     ///
     /// ```
     /// use mpnet::Batch;
@@ -151,8 +157,8 @@ impl MaskedLM {
         &self.backbone.special.mask
     }
 
-    /// The `top_k` most likely tokens for the one mask in `text`, the likeliest first; all of the vocabulary if it has fewer.
-    /// transformers' fill-mask pipeline.
+    /// The `top_k` most likely tokens for the one mask in `text`, the likeliest first; all of the
+    /// vocabulary if it has fewer. transformers' fill-mask pipeline.
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");
@@ -165,8 +171,10 @@ impl MaskedLM {
     ///
     /// # Errors
     ///
-    /// [`InputProblem::Masks`](crate::InputProblem::Masks) if the text has no mask, or several (see [`fill_masks`](Self::fill_masks)); [`Error::Option`] if
-    /// `top_k` is 0; [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the text has more tokens than the model has positions.
+    /// [`InputProblem::Masks`](crate::InputProblem::Masks) if the text has no mask, or several (see
+    /// [`fill_masks`](Self::fill_masks)); [`Error::Option`] if `top_k` is 0;
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the text has more tokens than the
+    /// model has positions.
     pub fn fill_mask(&self, text: &str, top_k: usize) -> Result<Vec<MaskFill>> {
         at_least_one("top_k", top_k)?;
         let (ids, masks) = self.find_masks(text)?;
@@ -176,8 +184,9 @@ impl MaskedLM {
         }
     }
 
-    /// The `top_k` most likely tokens for each mask in `text`, in the order of the masks. Each is found with the others left
-    /// as they are: the scores are not those of filling all of them together.
+    /// The `top_k` most likely tokens for each mask in `text`, in the order of the masks. Each is
+    /// found with the others left as they are: the scores are not those of filling all of them
+    /// together.
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("masked_lm");

@@ -8,19 +8,21 @@
 //! | [`QuestionAnswering`] | `qa_outputs.*` | `[N, 2]` | [`answer`](QuestionAnswering::answer): where in the context is the answer? |
 //! | [`MultipleChoice`] | `classifier.*`, `pooler.*` | `[B, K]` | [`choose`](MultipleChoice::choose): which of the choices fits? |
 //!
-//! `C` is the number of labels and, here alone, `K` the number of choices; the other letters are those of the
-//! [crate](crate#shapes).
+//! `C` is the number of labels and, here alone, `K` the number of choices; the other letters are
+//! those of the [crate](crate#shapes).
 //!
-//! Each is loaded from the directory that transformers' `save_pretrained` writes: `config.json` (with `id2label` and
-//! `problem_type`), `tokenizer.json` and `model.safetensors`. The tensor functions are those of transformers' `MPNetFor…`
-//! classes, the text functions those of its pipelines, with these differences: a text that is too long is an error, unless
-//! it is cut into windows by request; offsets are bytes of the `&str` (below); and where a pipeline returns one value or a
-//! list of them, by what it was given, there are two functions here.
+//! Each is loaded from the directory that transformers' `save_pretrained` writes: `config.json`
+//! (with `id2label` and `problem_type`), `tokenizer.json` and `model.safetensors`. The tensor
+//! functions are those of transformers' `MPNetFor…` classes, the text functions those of its
+//! pipelines, with these differences: a text that is too long is an error, unless it is cut into
+//! windows by request; offsets are bytes of the `&str` (below); and where a pipeline returns one
+//! value or a list of them, by what it was given, there are two functions here.
 //!
 //! # Offsets
 //!
-//! A `range` is in bytes and cuts the text that was given: `&text[entity.range.clone()]`. Python counts characters; its
-//! numbers are `text[..range.start].chars().count()` and `text[..range.end].chars().count()`.
+//! A `range` is in bytes and cuts the text that was given: `&text[entity.range.clone()]`. Python
+//! counts characters; its numbers are `text[..range.start].chars().count()` and
+//! `text[..range.end].chars().count()`.
 
 mod aggregation;
 mod backbone;
@@ -43,14 +45,16 @@ pub use question_answering::{Answer, AnswerOptions, QuestionAnswering};
 pub use sequence_classification::{ClassificationFunction, LabelScore, SequenceClassification};
 pub use token_classification::{Entity, TokenClassification, TokenClassificationOptions};
 
-/// What all heads have: loading, and the parts below them. `$file`: the one of tests/data/heads for the examples.
+/// What all heads have: loading, and the parts below them. `$file`: the one of tests/data/heads for
+/// the examples.
 macro_rules! pretrained {
     ($head:ident, $file:literal) => {
         impl $head {
-            /// Loads the model in a directory as transformers' `save_pretrained` writes it, in `f32`, on the fastest
-            /// instruction set of the machine.
+            /// Loads the model in a directory as transformers' `save_pretrained` writes it, in
+            /// `f32`, on the fastest instruction set of the machine.
             ///
-            /// Weight files are mapped while they are read: nobody may change them until this returns.
+            /// Weight files are mapped while they are read: nobody may change them until this
+            /// returns.
             ///
             /// ```
             #[doc = concat!("# let files = include!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/tests/common/head_files.rs\"))(\"", $file, "\");")]

@@ -43,8 +43,8 @@ impl MultipleChoice {
         Ok(Self { classifier, backbone: source.backbone()? })
     }
 
-    /// The logits of `num_choices` choices for each question, `[B / K, K]`. `batch` has `B` pairs of a question and a choice:
-    /// all choices of the first question, then all of the second, ….
+    /// The logits of `num_choices` choices for each question, `[B / K, K]`. `batch` has `B` pairs
+    /// of a question and a choice: all choices of the first question, then all of the second, ….
     ///
     /// ```
     /// use mpnet::Batch;
@@ -61,13 +61,16 @@ impl MultipleChoice {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`; [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch
-    /// was made for another model.
+    /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`;
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another
+    /// model.
     pub fn forward(&self, batch: &Batch, num_choices: usize) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?, batch, num_choices)
     }
 
-    /// As [`forward`](Self::forward), for `hidden` `[N, D]` of [`Mpnet::forward`](crate::model::Mpnet::forward).
+    /// As [`forward`](Self::forward), for `hidden` `[N, D]` of
+    /// [`Mpnet::forward`](crate::model::Mpnet::forward).
     ///
     /// ```
     /// use mpnet::Batch;
@@ -82,8 +85,8 @@ impl MultipleChoice {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`, or if `hidden` has not the model's width, or not a row
-    /// for each token.
+    /// [`Error::Option`] if `num_choices` is 0 or does not divide `B`, or if `hidden` has not the
+    /// model's width, or not a row for each token.
     pub fn logits(
         &self,
         hidden: &ArrayRef2<f32>,
@@ -103,8 +106,8 @@ impl MultipleChoice {
         Ok(Array2::from_shape_vec(shape, logits).expect("one logit a pair"))
     }
 
-    /// How well each choice fits the question, from 0 to 1, adding up to 1, in the order of the choices: softmax over the
-    /// logits of the pairs `(question, choice)`.
+    /// How well each choice fits the question, from 0 to 1, adding up to 1, in the order of the
+    /// choices: softmax over the logits of the pairs `(question, choice)`.
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("multiple_choice");
@@ -116,8 +119,9 @@ impl MultipleChoice {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if there are no choices; [`TextProblem::TooLong`](crate::TextProblem::TooLong) if question and choice number `text` together have more
-    /// tokens than the model has positions.
+    /// [`Error::Option`] if there are no choices;
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if question and choice number `text`
+    /// together have more tokens than the model has positions.
     pub fn choose<S: AsRef<str> + Sync>(&self, question: &str, choices: &[S]) -> Result<Vec<f32>> {
         if choices.is_empty() {
             let problem = "there are none to choose from".to_owned();

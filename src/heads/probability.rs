@@ -1,4 +1,5 @@
-//! From logits to scores. In `f64`: a row of logits is short beside what made it, and the sum over a vocabulary is long.
+//! From logits to scores. In `f64`: a row of logits is short beside what made it, and the sum over
+//! a vocabulary is long.
 
 use ndarray::ArrayView1;
 

@@ -41,7 +41,8 @@ pub struct QuestionAnswering {
     qa_outputs: Linear,
 }
 
-/// Options of [`QuestionAnswering::answer_with`], with the names and defaults of transformers' question-answering pipeline.
+/// Options of [`QuestionAnswering::answer_with`], with the names and defaults of transformers'
+/// question-answering pipeline.
 ///
 /// ```
 /// use mpnet::heads::AnswerOptions;
@@ -93,8 +94,9 @@ impl AnswerOptions {
         self
     }
 
-    /// The longest window in tokens, with the question and all special tokens; 384 unless set, or less if the model allows
-    /// less. A longer context is cut into windows, each with the whole question.
+    /// The longest window in tokens, with the question and all special tokens; 384 unless set, or
+    /// less if the model allows less. A longer context is cut into windows, each with the whole
+    /// question.
     ///
     /// ```
     /// let options = mpnet::heads::AnswerOptions::default().max_seq_len(256);
@@ -104,8 +106,9 @@ impl AnswerOptions {
         self
     }
 
-    /// How many tokens of the context two neighbouring windows have in common. Unless set it is 128, but no more than half
-    /// of `max_seq_len`; and half of what the question leaves for the context, if that is too little for it.
+    /// How many tokens of the context two neighbouring windows have in common. Unless set it is
+    /// 128, but no more than half of `max_seq_len`; and half of what the question leaves for the
+    /// context, if that is too little for it.
     ///
     /// ```
     /// let options = mpnet::heads::AnswerOptions::default().max_seq_len(128).doc_stride(32);
@@ -115,8 +118,8 @@ impl AnswerOptions {
         self
     }
 
-    /// Whether "there is no answer" is an answer too, for models trained for it (SQuAD 2): one without text, whose score is
-    /// the lowest that any window gives it.
+    /// Whether "there is no answer" is an answer too, for models trained for it (SQuAD 2): one
+    /// without text, whose score is the lowest that any window gives it.
     ///
     /// ```
     /// use mpnet::heads::AnswerOptions;
@@ -156,8 +159,9 @@ impl AnswerOptions {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
-    /// The probability of its beginning times that of its end. Spans of the same text, letter case aside, are one answer,
-    /// the first of them, and their scores are added up; with overlapping windows the sum may be more than 1.
+    /// The probability of its beginning times that of its end. Spans of the same text, letter case
+    /// aside, are one answer, the first of them, and their scores are added up; with overlapping
+    /// windows the sum may be more than 1.
     pub score: f32,
     /// The bytes of the context; empty if there is no answer.
     pub range: Range<usize>,
@@ -191,7 +195,8 @@ impl QuestionAnswering {
         Ok(Self { qa_outputs, backbone: source.backbone()? })
     }
 
-    /// The logits of each token of a batch, `[N, 2]`: that the answer begins there, and that it ends there.
+    /// The logits of each token of a batch, `[N, 2]`: that the answer begins there, and that it
+    /// ends there.
     ///
     /// ```
     /// use mpnet::Batch;
@@ -207,13 +212,15 @@ impl QuestionAnswering {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another
+    /// model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?)
     }
 
-    /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
-    /// 2]`.
+    /// The logits of some tokens. `hidden`: `[N, D]`, any rows of
+    /// [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N, 2]`.
     ///
     /// ```
     /// use mpnet::Batch;
@@ -255,8 +262,9 @@ impl QuestionAnswering {
 
     /// The likeliest answers to `question` in `context`, the likeliest first; at least one.
     ///
-    /// The semantics are those of the question-answering pipeline of transformers 4.57, the last with one. Only spans that
-    /// lie in the context are answers; the pipeline fills up with others, of score 0, where there are fewer than asked for.
+    /// The semantics are those of the question-answering pipeline of transformers 4.57, the last
+    /// with one. Only spans that lie in the context are answers; the pipeline fills up with others,
+    /// of score 0, where there are fewer than asked for.
     ///
     /// ```
     /// use mpnet::heads::AnswerOptions;
@@ -271,9 +279,10 @@ impl QuestionAnswering {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`], with the argument's name, if the question is empty, if the context has no tokens, or if an option is
-    /// 0 or contradicts the model or another one: a `max_seq_len` beyond its positions or with no room beside the question,
-    /// a `doc_stride` that leaves no room for new tokens.
+    /// [`Error::Option`], with the argument's name, if the question is empty, if the context has no
+    /// tokens, or if an option is 0 or contradicts the model or another one: a `max_seq_len` beyond
+    /// its positions or with no room beside the question, a `doc_stride` that leaves no room for
+    /// new tokens.
     pub fn answer_with(
         &self,
         question: &str,
@@ -373,7 +382,8 @@ impl Answers {
     }
 }
 
-/// Adds the likeliest spans of a window to `answers`; returns the probability that it has none. `logits`: `[T, 2]`.
+/// Adds the likeliest spans of a window to `answers`; returns the probability that it has none.
+/// `logits`: `[T, 2]`.
 fn collect(
     window: &Located,
     cls: Option<u32>,
@@ -404,8 +414,8 @@ fn collect(
     none
 }
 
-/// The bytes of the context from token `first` to token `last`, widened to the whole of their words, as far as these are in
-/// the window.
+/// The bytes of the context from token `first` to token `last`, widened to the whole of their
+/// words, as far as these are in the window.
 fn bytes(window: &Located, first: usize, last: usize, align_to_words: bool) -> Range<usize> {
     let same_word = |place: &&Option<Place>, of: &Place| {
         align_to_words

@@ -44,7 +44,8 @@ pub struct SequenceClassification {
     max_pair_length: usize,
 }
 
-/// What turns logits into scores: `function_to_apply` of transformers' text-classification pipeline.
+/// What turns logits into scores: `function_to_apply` of transformers' text-classification
+/// pipeline.
 ///
 /// ```
 /// use mpnet::heads::ClassificationFunction;
@@ -148,9 +149,10 @@ impl SequenceClassification {
         })
     }
 
-    /// The same head with another function than the one that follows from its files: the activation that sentence-transformers
-    /// has saved with a cross-encoder (`activation_fn` in `config_sentence_transformers.json`, or in `config.json` where
-    /// earlier versions put it); without one none for a regression, a sigmoid if there is one label or each is for itself
+    /// The same head with another function than the one that follows from its files: the activation
+    /// that sentence-transformers has saved with a cross-encoder (`activation_fn` in
+    /// `config_sentence_transformers.json`, or in `config.json` where earlier versions put it);
+    /// without one none for a regression, a sigmoid if there is one label or each is for itself
     /// (`multi_label_classification`), softmax otherwise.
     ///
     /// ```
@@ -168,10 +170,12 @@ impl SequenceClassification {
         self
     }
 
-    /// The prompts by name that sentence-transformers has saved with a cross-encoder; none of other models.
+    /// The prompts by name that sentence-transformers has saved with a cross-encoder; none of other
+    /// models.
     ///
-    /// The one that was saved as the default, if any, is put before the first text of each pair, as `CrossEncoder.predict`
-    /// does. [`classify`](Self::classify) uses no prompt, like transformers' pipeline.
+    /// The one that was saved as the default, if any, is put before the first text of each pair, as
+    /// `CrossEncoder.predict` does. [`classify`](Self::classify) uses no prompt, like transformers'
+    /// pipeline.
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
@@ -261,13 +265,15 @@ impl SequenceClassification {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for
-    /// another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another
+    /// model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?, batch)
     }
 
-    /// The logits of each text. `hidden`: `[N, D]`, of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[B, C]`.
+    /// The logits of each text. `hidden`: `[N, D]`, of
+    /// [`Mpnet::forward`](crate::model::Mpnet::forward), → `[B, C]`.
     ///
     /// ```
     /// use mpnet::Batch;
@@ -282,7 +288,8 @@ impl SequenceClassification {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`](crate::Error::Option) if `hidden` has not the model's width, or not a row for each token.
+    /// [`Error::Option`](crate::Error::Option) if `hidden` has not the model's width, or not a row
+    /// for each token.
     pub fn logits(&self, hidden: &ArrayRef2<f32>, batch: &Batch) -> Result<Array2<f32>> {
         self.backbone.check_hidden(hidden, Some(batch))?;
         Ok(self.project(hidden.view(), batch))
@@ -290,7 +297,8 @@ impl SequenceClassification {
 
     /// The label that fits each text best.
     ///
-    /// transformers' text-classification pipeline; the text may have as many tokens as the model has positions.
+    /// transformers' text-classification pipeline; the text may have as many tokens as the model
+    /// has positions.
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");
@@ -303,8 +311,8 @@ impl SequenceClassification {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more, [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the
-    /// tokenizer fails.
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more,
+    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails.
     pub fn classify<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<LabelScore>> {
         Ok(self.classify_top_k(texts, 1)?.into_iter().flatten().collect())
     }
@@ -322,7 +330,8 @@ impl SequenceClassification {
     ///
     /// # Errors
     ///
-    /// As [`classify`](Self::classify), and [`Error::Option`](crate::Error::Option) if `top_k` is 0.
+    /// As [`classify`](Self::classify), and [`Error::Option`](crate::Error::Option) if `top_k` is
+    /// 0.
     pub fn classify_top_k<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -332,12 +341,13 @@ impl SequenceClassification {
         self.rank(&self.backbone.encode(texts)?, top_k)
     }
 
-    /// The label that fits each pair of texts best. If the head has a single label, as those of rerankers have, this is the
-    /// score of the pair. A pair with an empty text is a pair too.
+    /// The label that fits each pair of texts best. If the head has a single label, as those of
+    /// rerankers have, this is the score of the pair. A pair with an empty text is a pair too.
     ///
-    /// sentence-transformers' `CrossEncoder.predict`, with the [prompt](Self::prompts) that it puts before the first text.
-    /// A pair may be as long as that class allows (`max_seq_length`, else `model_max_length`, at most the model's positions);
-    /// a longer one is an error, where that class cuts it.
+    /// sentence-transformers' `CrossEncoder.predict`, with the [prompt](Self::prompts) that it puts
+    /// before the first text. A pair may be as long as that class allows (`max_seq_length`, else
+    /// `model_max_length`, at most the model's positions); a longer one is an error, where that
+    /// class cuts it.
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("sequence_classification");

@@ -16,7 +16,8 @@ pub(super) struct Span {
 pub(super) struct Candidates<'w> {
     /// `[T]`: the tokens of the context.
     pub(super) context: &'w [bool],
-    /// `[T]`: the tokens that share in the probability: those of the context, and `<s>`, which stands for "no answer".
+    /// `[T]`: the tokens that share in the probability: those of the context, and `<s>`, which
+    /// stands for "no answer".
     pub(super) considered: &'w [bool],
     /// The longest answer, in tokens.
     pub(super) max_answer_len: usize,
@@ -25,8 +26,8 @@ pub(super) struct Candidates<'w> {
 }
 
 impl Candidates<'_> {
-    /// The likeliest spans, the first the likeliest, and the probability that there is no answer. `logits`: `[T, 2]`, for the
-    /// beginning and the end.
+    /// The likeliest spans, the first the likeliest, and the probability that there is no answer.
+    /// `logits`: `[T, 2]`, for the beginning and the end.
     ///
     /// The probability of a span is that of its beginning times that of its end.
     pub(super) fn best(&self, logits: ArrayView2<f32>) -> (Vec<Span>, f64) {

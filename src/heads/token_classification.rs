@@ -76,7 +76,8 @@ impl TokenClassificationOptions {
         self
     }
 
-    /// Labels that are left out of the result, `["O"]` unless set. Of entities, without `B-` and `I-`.
+    /// Labels that are left out of the result, `["O"]` unless set. Of entities, without `B-` and
+    /// `I-`.
     ///
     /// ```
     /// use mpnet::heads::TokenClassificationOptions;
@@ -88,8 +89,9 @@ impl TokenClassificationOptions {
         self
     }
 
-    /// Cuts a text that is too long into windows that have `stride` tokens in common; of entities that overlap, the longest
-    /// is kept. Without it such a text is an error. It needs an [`aggregation`](Self::aggregation).
+    /// Cuts a text that is too long into windows that have `stride` tokens in common; of entities
+    /// that overlap, the longest is kept. Without it such a text is an error. It needs an
+    /// [`aggregation`](Self::aggregation).
     ///
     /// ```
     /// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
@@ -169,13 +171,15 @@ impl TokenClassification {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another model.
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) or
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if the batch was made for another
+    /// model.
     pub fn forward(&self, batch: &Batch) -> Result<Array2<f32>> {
         self.logits(&self.backbone.hidden(batch)?)
     }
 
-    /// The logits of some tokens. `hidden`: `[N, D]`, any rows of [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N,
-    /// C]`.
+    /// The logits of some tokens. `hidden`: `[N, D]`, any rows of
+    /// [`Mpnet::forward`](crate::model::Mpnet::forward), → `[N, C]`.
     ///
     /// ```
     /// use mpnet::Batch;
@@ -196,7 +200,8 @@ impl TokenClassification {
         Ok(self.classifier.forward(hidden.view(), Activation::Identity))
     }
 
-    /// The tokens of each text whose label is not `O`. For entities see [`classify_with`](Self::classify_with).
+    /// The tokens of each text whose label is not `O`. For entities see
+    /// [`classify_with`](Self::classify_with).
     ///
     /// ```
     /// # let files = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/head_files.rs"))("token_classification");
@@ -215,7 +220,8 @@ impl TokenClassification {
         self.classify_with(texts, &TokenClassificationOptions::default())
     }
 
-    /// The entities of each text, in the order in which they stand there. transformers' token-classification pipeline.
+    /// The entities of each text, in the order in which they stand there. transformers'
+    /// token-classification pipeline.
     ///
     /// ```
     /// use mpnet::heads::{AggregationStrategy, TokenClassificationOptions};
@@ -232,8 +238,9 @@ impl TokenClassification {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more tokens than the model has positions, and no stride is set; [`Error::Option`] if
-    /// the stride leaves no room for new tokens in a window, or if there is one without an aggregation.
+    /// [`TextProblem::TooLong`](crate::TextProblem::TooLong) if a text has more tokens than the
+    /// model has positions, and no stride is set; [`Error::Option`] if the stride leaves no room
+    /// for new tokens in a window, or if there is one without an aggregation.
     pub fn classify_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],

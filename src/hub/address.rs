@@ -15,7 +15,8 @@ impl Address {
         (web && uri.host().is_some_and(|host| !host.is_empty())).then_some(Self(uri))
     }
 
-    /// What the header `Location` of an answer from here means; RFC 3986, section 5.2, as far as servers use it.
+    /// What the header `Location` of an answer from here means; RFC 3986, section 5.2, as far as
+    /// servers use it.
     pub(super) fn join(&self, location: &str) -> Option<Self> {
         let location = location.split('#').next().unwrap_or_default();
         if let Some(absolute) = Self::parse(location).filter(|_| location.contains("://")) {
@@ -41,7 +42,8 @@ impl Address {
         }
     }
 
-    /// Whether requests to both go to the same server by the same way: scheme, host and port are equal.
+    /// Whether requests to both go to the same server by the same way: scheme, host and port are
+    /// equal.
     pub(super) fn same_origin(&self, other: &Self) -> bool {
         let origin = |Self(uri): &Self| {
             let port = uri.port_u16().unwrap_or(if is_https(uri) { 443 } else { 80 });
@@ -95,7 +97,8 @@ impl Address {
         &self.0
     }
 
-    /// For errors: without a name and password, and without the query, which may hold the key to a download.
+    /// For errors: without a name and password, and without the query, which may hold the key to a
+    /// download.
     pub(super) fn shown(&self) -> String {
         format!("{}{}", self.origin(), self.0.path())
     }
@@ -105,7 +108,8 @@ fn is_https(uri: &Uri) -> bool {
     uri.scheme() == Some(&Scheme::HTTPS)
 }
 
-/// `text` as a part of a path, its slashes kept or not: all but letters, digits and `-._~` as `%XX` (RFC 3986, section 2.1).
+/// `text` as a part of a path, its slashes kept or not: all but letters, digits and `-._~` as `%XX`
+/// (RFC 3986, section 2.1).
 pub(super) fn escape(text: &str, keep_slashes: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {

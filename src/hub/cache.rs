@@ -114,8 +114,8 @@ impl Cache {
         }
     }
 
-    /// The names of all files of a commit, as Python's huggingface_hub keeps them; `None` without them, or if they are of a format
-    /// that is not known.
+    /// The names of all files of a commit, as Python's huggingface_hub keeps them; `None` without
+    /// them, or if they are of a format that is not known.
     fn listing(&self, commit: &str) -> Option<BTreeMap<String, IgnoredAny>> {
         #[derive(Deserialize)]
         struct Listing {
@@ -144,8 +144,8 @@ impl Cache {
         self.folder.join(".no_exist").join(commit).join(file)
     }
 
-    /// Waits until nobody else, in this process or another, fetches the blob. Held until the file is dropped; `None` where
-    /// the file system knows no locks.
+    /// Waits until nobody else, in this process or another, fetches the blob. Held until the file
+    /// is dropped; `None` where the file system knows no locks.
     pub(super) fn lock(&self, etag: &str, stop: &CancellationToken) -> Result<Option<File>> {
         let path = self.locks.join(format!("{etag}.lock"));
         create_parent(&path)?;
@@ -173,7 +173,8 @@ impl Cache {
         }
         create_parent(&place)?;
         let temporary = temporary_beside(&place);
-        // From the folder of the file to that of the repository: over `snapshots`, the commit, and the folders of the file.
+        // From the folder of the file to that of the repository: over `snapshots`, the commit, and
+        // the folders of the file.
         let up = "../".repeat(2 + file.matches('/').count());
         let target = format!("{up}blobs/{etag}");
         if symlink(Path::new(&target), &temporary).is_err() {

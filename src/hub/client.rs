@@ -32,7 +32,8 @@ pub(super) enum Head {
 #[derive(Debug)]
 pub(super) struct Metadata {
     pub(super) commit: String,
-    /// The name of the contents: the sha256 of a file in large-file storage, the hash of Git for another.
+    /// The name of the contents: the sha256 of a file in large-file storage, the hash of Git for
+    /// another.
     pub(super) etag: String,
     pub(super) size: Option<u64>,
 }
@@ -60,8 +61,8 @@ impl<'s> Client<'s> {
             .timeout_recv_response(Some(READ_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
             .user_agent(USER_AGENT)
-            // Redirects are followed here: the token must not go to other addresses, and the hub's headers are in the
-            // answers on the way.
+            // Redirects are followed here: the token must not go to other addresses, and the hub's
+            // headers are in the answers on the way.
             .max_redirects(0)
             .http_status_as_error(false);
         let provider = tls::provider();
@@ -83,8 +84,8 @@ impl<'s> Client<'s> {
 
     /// Asks what `file` is at `revision`.
     ///
-    /// Source: huggingface_hub's `get_hf_file_metadata`. A file in large-file storage is a redirect to elsewhere; what the hub says
-    /// of it is in that answer.
+    /// Source: huggingface_hub's `get_hf_file_metadata`. A file in large-file storage is a redirect
+    /// to elsewhere; what the hub says of it is in that answer.
     pub(super) fn head(&self, revision: &str, file: &str) -> Result<Head, HubProblem> {
         let mut said = Said::default();
         let response = self.follow(Method::Head, revision, file, |hub, headers, redirect| {
@@ -102,7 +103,8 @@ impl<'s> Client<'s> {
         said.metadata().map(Head::File)
     }
 
-    /// Asks for the bytes of `file` from `start` on. The answer is one of success (200: all of it; 206: a part), or 416.
+    /// Asks for the bytes of `file` from `start` on. The answer is one of success (200: all of it;
+    /// 206: a part), or 416.
     pub(super) fn get(
         &self,
         commit: &str,
@@ -117,7 +119,8 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Follows redirects until `stop`, which sees whether the redirect stays at the hub, or an answer that is none.
+    /// Follows redirects until `stop`, which sees whether the redirect stays at the hub, or an
+    /// answer that is none.
     fn follow(
         &self,
         method: Method,

@@ -24,7 +24,8 @@ pub(super) const ATTEMPTS: u32 = 5;
 /// The pause after the first failure; the next ones are twice as long each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection that brought this much was worth it: the attempts begin anew. So their number is bounded by the file's size.
+/// A connection that brought this much was worth it: the attempts begin anew. So their number is
+/// bounded by the file's size.
 const PROGRESS: u64 = 1 << 20;
 
 /// The largest file that is not weights, or whose length the hub does not say.
@@ -105,7 +106,8 @@ struct Transfer<'t> {
 }
 
 impl Transfer<'_> {
-    /// Only weights may be large; what else is fetched is read into memory, and would be refused then.
+    /// Only weights may be large; what else is fetched is read into memory, and would be refused
+    /// then.
     fn check_size(&self) -> Result<()> {
         match self.metadata.size {
             Some(size) if size > MAX_SMALL && !self.file.ends_with(".safetensors") => {

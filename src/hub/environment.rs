@@ -1,7 +1,7 @@
 //! [`Env`]: what the variables of an environment say, as Python's huggingface_hub reads them.
 //!
-//! Source: huggingface_hub 2.4.0, `constants.py`, `utils/_auth.py` and the first lines of `hf_hub_download`;
-//! sentence-transformers 6.2.0, `SentenceTransformer.__init__`.
+//! Source: huggingface_hub 2.4.0, `constants.py`, `utils/_auth.py` and the first lines of
+//! `hf_hub_download`; sentence-transformers 6.2.0, `SentenceTransformer.__init__`.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -109,7 +109,8 @@ impl Env {
         self.expand_variables(&self.expand_user(path))
     }
 
-    /// The path that `source`, an option or a variable, gives: `~` and `~user` are replaced, nothing else is.
+    /// The path that `source`, an option or a variable, gives: `~` and `~user` are replaced,
+    /// nothing else is.
     ///
     /// # Errors
     ///
@@ -143,7 +144,8 @@ impl Env {
         Some(self.expand(home.as_os_str()).into())
     }
 
-    /// A file or folder in [`hf_home`](Self::hf_home). The reference expands the whole of it once more.
+    /// A file or folder in [`hf_home`](Self::hf_home). The reference expands the whole of it once
+    /// more.
     fn in_hf_home(&self, name: &str) -> Result<Option<PathBuf>> {
         let path = self.hf_home().map(|home| self.expand(home.join(name).as_os_str()));
         path.map(|path| self.path_of("HF_HOME", &path)).transpose()

@@ -1,6 +1,7 @@
 //! `~`, `~user` and variables inside a path, as Python's `os.path` expands them.
 //!
-//! Source: `expanduser` and `expandvars` of Python's posixpath and ntpath. What is unknown stays as it is.
+//! Source: `expanduser` and `expandvars` of Python's posixpath and ntpath. What is unknown stays as
+//! it is.
 
 #[cfg(unix)]
 pub(super) mod posix {
@@ -61,7 +62,8 @@ pub(super) mod posix {
 pub(super) mod windows {
     //! `~`, `~user`, `%NAME%`, `$NAME` and `${NAME}`; nothing between single quotes.
 
-    /// Replaces `~` at the beginning by the home directory that the variables say, or `~user` by its sibling.
+    /// Replaces `~` at the beginning by the home directory that the variables say, or `~user` by
+    /// its sibling.
     pub(in super::super) fn user(path: &str, get: impl Fn(&str) -> Option<String>) -> String {
         let Some(after) = path.strip_prefix('~') else { return path.to_owned() };
         let (user, rest) = after.split_at(after.find(['/', '\\']).unwrap_or(after.len()));
@@ -92,7 +94,8 @@ pub(super) mod windows {
         expanded + rest
     }
 
-    /// How long the quotation or the variable at the beginning of `text` is, and what stands for it, if anything.
+    /// How long the quotation or the variable at the beginning of `text` is, and what stands for
+    /// it, if anything.
     fn piece(text: &str, get: impl Fn(&str) -> Option<String>) -> (usize, Option<String>) {
         let after = &text[1..];
         let until = |end: char| after.find(end);

@@ -1,5 +1,5 @@
-//! Which files a model has: those that loading reads. The small ones come first, the weights last, so that what was interrupted
-//! does not look complete.
+//! Which files a model has: those that loading reads. The small ones come first, the weights last,
+//! so that what was interrupted does not look complete.
 
 use serde_json::{Map, Value};
 

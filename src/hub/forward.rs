@@ -1,7 +1,7 @@
 //! A request for an `http` address by way of a proxy.
 //!
-//! The proxy is given the whole address (RFC 9112, section 3.2.2), as Python does it. ureq asks every proxy for a tunnel (`CONNECT`),
-//! and many proxies open one to port 443 alone.
+//! The proxy is given the whole address (RFC 9112, section 3.2.2), as Python does it. ureq asks
+//! every proxy for a tunnel (`CONNECT`), and many proxies open one to port 443 alone.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

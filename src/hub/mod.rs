@@ -6,7 +6,8 @@
 //!                                     download.rs
 //! ```
 //!
-//! The cache is the one of Python's huggingface_hub, so what it has downloaded is found here, and the other way round.
+//! The cache is the one of Python's huggingface_hub, so what it has downloaded is found here, and
+//! the other way round.
 
 mod address;
 mod cache;
@@ -50,30 +51,36 @@ use snapshot::Revision;
 ///
 /// # What is fetched
 ///
-/// What loading reads, and nothing else: `modules.json` and the files of the modules that it names, which are configuration,
-/// tokenizer, and weights as safetensors, in one file or in shards. Files come from one commit, even if the branch moves meanwhile.
-/// Those that are in the cache are not fetched again: for a branch the hub is asked for its commit, for a commit that is
-/// complete it is not asked at all. If the hub cannot be asked for a branch, or does not answer with its commit, what was fetched last is
-/// used, with a warning by `tracing`.
+/// What loading reads, and nothing else: `modules.json` and the files of the modules that it names,
+/// which are configuration, tokenizer, and weights as safetensors, in one file or in shards. Files
+/// come from one commit, even if the branch moves meanwhile. Those that are in the cache are not
+/// fetched again: for a branch the hub is asked for its commit, for a commit that is complete it is
+/// not asked at all. If the hub cannot be asked for a branch, or does not answer with its commit,
+/// what was fetched last is used, with a warning by `tracing`.
 ///
-/// A transfer that breaks is taken up where it stopped, now or by a later call. Sizes are compared with what the hub says,
-/// and the sha256 of files that it keeps in large-file storage, as it does weights. A file gets its name in the cache when it is whole
-/// and right. Several threads or processes may fetch into one cache.
+/// A transfer that breaks is taken up where it stopped, now or by a later call. Sizes are compared
+/// with what the hub says, and the sha256 of files that it keeps in large-file storage, as it does
+/// weights. A file gets its name in the cache when it is whole and right. Several threads or
+/// processes may fetch into one cache.
 ///
 /// # Without a network
 ///
-/// A cache that is complete is enough, with [`local_files_only`](Self::local_files_only) or when the hub cannot be asked. That it
-/// is complete is known if this crate filled it, or a recent huggingface_hub, which keeps a listing of the repository's files. An older
-/// one leaves no trace of the optional files that a repository does not have; they count as absent, as they do in Python, unless
-/// that could change the embeddings unseen: if `modules.json` is not there though other files of sentence-transformers are, or
-/// though the repository was not downloaded as a whole (transformers leaves such a cache), or if a download was interrupted. Then
-/// the error names the file, and the folder to load by [`from_pretrained`](SentenceEncoder::from_pretrained) if that is all there is.
+/// A cache that is complete is enough, with [`local_files_only`](Self::local_files_only) or when
+/// the hub cannot be asked. That it is complete is known if this crate filled it, or a recent
+/// huggingface_hub, which keeps a listing of the repository's files. An older one leaves no trace
+/// of the optional files that a repository does not have; they count as absent, as they do in
+/// Python, unless that could change the embeddings unseen: if `modules.json` is not there though
+/// other files of sentence-transformers are, or though the repository was not downloaded as a whole
+/// (transformers leaves such a cache), or if a download was interrupted. Then the error names the
+/// file, and the folder to load by [`from_pretrained`](SentenceEncoder::from_pretrained) if that is
+/// all there is.
 ///
 /// # Environment
 ///
-/// As for Python's huggingface_hub 2.4 and sentence-transformers 6.2; what is set on the `HubModel` has precedence. An empty variable
-/// counts as unset. In paths, `~`, `~user`, `$NAME` and `${NAME}` are replaced (on Windows `%NAME%`, too), and names that are not
-/// set stay; in `SENTENCE_TRANSFORMERS_HOME` and [`cache_dir`](Self::cache_dir) only `~` and `~user` are.
+/// As for Python's huggingface_hub 2.4 and sentence-transformers 6.2; what is set on the `HubModel`
+/// has precedence. An empty variable counts as unset. In paths, `~`, `~user`, `$NAME` and `${NAME}`
+/// are replaced (on Windows `%NAME%`, too), and names that are not set stay; in
+/// `SENTENCE_TRANSFORMERS_HOME` and [`cache_dir`](Self::cache_dir) only `~` and `~user` are.
 ///
 /// | variable | meaning |
 /// |---|---|
@@ -88,15 +95,16 @@ use snapshot::Revision;
 /// | `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` | the proxy for addresses of that scheme, else the last, as `http://name:password@host:port`; names in small letters have precedence. SOCKS is refused |
 /// | `NO_PROXY` | what is asked without a proxy, by commas: `example.com` with all below it, `.example.com`, addresses, networks (`10.0.0.0/8`), each with a port or not, or `*` |
 ///
-/// `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `TRANSFORMERS_CACHE` and the proxies of the system's settings are not read: the first
-/// three not by that Python, either.
+/// `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `TRANSFORMERS_CACHE` and the proxies of the system's
+/// settings are not read: the first three not by that Python, either.
 ///
 /// # TLS
 ///
-/// By rustls, without C: its cryptography is that of `rustls-graviola`, in Rust and verified assembly. That needs x86-64 with
-/// AES, AVX2, BMI, ADX and PCLMULQDQ (most since 2014) or arm64 with AES, PMULL and SHA-2 (not a Raspberry Pi 4). Elsewhere a program
-/// can install another provider by `rustls::crypto::CryptoProvider::install_default`; whichever is installed is used. Without
-/// one, an `https` address is an error, [`HubProblem::Tls`].
+/// By rustls, without C: its cryptography is that of `rustls-graviola`, in Rust and verified
+/// assembly. That needs x86-64 with AES, AVX2, BMI, ADX and PCLMULQDQ (most since 2014) or arm64
+/// with AES, PMULL and SHA-2 (not a Raspberry Pi 4). Elsewhere a program can install another
+/// provider by `rustls::crypto::CryptoProvider::install_default`; whichever is installed is used.
+/// Without one, an `https` address is an error, [`HubProblem::Tls`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct HubModel {
@@ -141,10 +149,11 @@ impl HubModel {
         self
     }
 
-    /// The cache, instead of what the environment says: the directory in which `models--organisation--name` is.
+    /// The cache, instead of what the environment says: the directory in which
+    /// `models--organisation--name` is.
     ///
-    /// `~` and `~user` at its beginning are home directories, as for `cache_folder` in Python; write `./~` for a folder of that name.
-    /// Nothing else is replaced.
+    /// `~` and `~user` at its beginning are home directories, as for `cache_folder` in Python;
+    /// write `./~` for a folder of that name. Nothing else is replaced.
     ///
     /// ```
     /// # let cache = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/hub_cache.rs"));
@@ -157,7 +166,8 @@ impl HubModel {
         self
     }
 
-    /// The hub, instead of what the environment says: `https://` or `http://`, a host, and perhaps a path.
+    /// The hub, instead of what the environment says: `https://` or `http://`, a host, and perhaps
+    /// a path.
     ///
     /// ```
     /// let mirror = mpnet::HubModel::new("all-mpnet-base-v2").endpoint("https://hub.example.org/mirror");
@@ -167,8 +177,8 @@ impl HubModel {
         self
     }
 
-    /// The token for private and gated models, instead of what the environment says. It is sent to the hub's own address only,
-    /// never to one that the hub redirects to.
+    /// The token for private and gated models, instead of what the environment says. It is sent to
+    /// the hub's own address only, never to one that the hub redirects to.
     ///
     /// ```
     /// let token = std::env::var("MY_HUB_TOKEN").unwrap_or_default();
@@ -204,7 +214,8 @@ impl HubModel {
         self
     }
 
-    /// Calls `callback` now and then while a file is being fetched, at its beginning, and when it is there.
+    /// Calls `callback` now and then while a file is being fetched, at its beginning, and when it
+    /// is there.
     ///
     /// ```
     /// let model = mpnet::HubModel::new("all-mpnet-base-v2").progress(|done| match done.total {
@@ -220,7 +231,8 @@ impl HubModel {
         self
     }
 
-    /// Stops with [`Error::Cancelled`](crate::Error::Cancelled) when `token` is used; what was fetched is kept for a later call.
+    /// Stops with [`Error::Cancelled`](crate::Error::Cancelled) when `token` is used; what was
+    /// fetched is kept for a later call.
     ///
     /// ```
     /// use mpnet::{CancellationToken, HubModel};
@@ -234,7 +246,8 @@ impl HubModel {
         self
     }
 
-    /// Fetches what the cache lacks, and returns the directory with the model's files, to load them from.
+    /// Fetches what the cache lacks, and returns the directory with the model's files, to load them
+    /// from.
     ///
     /// The files are the cache's own: nobody may change them.
     ///
@@ -250,10 +263,11 @@ impl HubModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Hub`](crate::Error::Hub) if the hub, or the cache if that is to do, does not have a file, or the wrong one;
-    /// [`Error::Option`](crate::Error::Option) if a name, revision, address or token cannot be one;
-    /// [`Error::Io`](crate::Error::Io) if a file cannot be written; the errors of `modules.json` and of an index of shards, such as
-    /// names that lead out of the model's directory; [`Error::Cancelled`](crate::Error::Cancelled).
+    /// [`Error::Hub`](crate::Error::Hub) if the hub, or the cache if that is to do, does not have a
+    /// file, or the wrong one; [`Error::Option`](crate::Error::Option) if a name, revision, address
+    /// or token cannot be one; [`Error::Io`](crate::Error::Io) if a file cannot be written; the
+    /// errors of `modules.json` and of an index of shards, such as names that lead out of the
+    /// model's directory; [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn fetch(&self) -> Result<PathBuf> {
         let settings = Settings::resolve(self, &Env::of_process())?;
         Revision::new(self, settings).fetch()
@@ -291,8 +305,8 @@ impl fmt::Debug for Callback {
 }
 
 impl SentenceEncoder {
-    /// Fetches the model `repo` from the Hugging Face hub, unless it is in the cache, and loads it. [`HubModel`] has the
-    /// options, and says what the environment sets.
+    /// Fetches the model `repo` from the Hugging Face hub, unless it is in the cache, and loads it.
+    /// [`HubModel`] has the options, and says what the environment sets.
     ///
     /// ```no_run
     /// use mpnet::SentenceEncoder;

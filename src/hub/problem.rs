@@ -1,7 +1,7 @@
 //! [`HubProblem`]: why the hub, or the cache, did not give a file.
 
-/// Why the hub, or its cache, did not give a file: the `source` of [`Error::Hub`](crate::Error::Hub), which names the model,
-/// revision and file.
+/// Why the hub, or its cache, did not give a file: the `source` of
+/// [`Error::Hub`](crate::Error::Hub), which names the model, revision and file.
 ///
 /// ```
 /// use mpnet::{Error, HubModel, HubProblem};
@@ -14,7 +14,8 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubProblem {
-    /// Nothing may be asked of the hub, and the cache does not have the file, or does not know that there is none.
+    /// Nothing may be asked of the hub, and the cache does not have the file, or does not know that
+    /// there is none.
     #[error(
         "it is not in the cache `{cache}`, and the hub is not asked (`local_files_only`, or HF_HUB_OFFLINE or \
          TRANSFORMERS_OFFLINE is set): {advice}"
@@ -71,7 +72,8 @@ pub enum HubProblem {
     /// No answer, or one that breaks off again and again.
     #[error("`{url}` cannot be read: {problem}")]
     Unreachable {
-        /// The address, without what stands after `?`, which may be secret; that of the proxy, if there is one.
+        /// The address, without what stands after `?`, which may be secret; that of the proxy, if
+        /// there is one.
         url: String,
         /// What went wrong: resolving, connecting, TLS, HTTP.
         problem: String,

@@ -1,6 +1,7 @@
 //! [`Proxies`]: by which proxy an address is asked.
 //!
-//! Source: Python's `urllib.request.getproxies_environment`; httpx2 2.16.2, `get_environment_proxies` and `URLPattern`.
+//! Source: Python's `urllib.request.getproxies_environment`; httpx2 2.16.2,
+//! `get_environment_proxies` and `URLPattern`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -75,7 +76,8 @@ impl Proxies {
     }
 }
 
-/// What variables such as `HTTPS_PROXY` say, by what stands before `_PROXY`, in small letters: the variable and its value.
+/// What variables such as `HTTPS_PROXY` say, by what stands before `_PROXY`, in small letters: the
+/// variable and its value.
 ///
 /// Those whose name ends in small letters win, also when they are empty.
 fn named(env: &Env) -> BTreeMap<String, (&str, &str)> {
@@ -154,7 +156,8 @@ impl Proxy {
     }
 }
 
-/// An entry of `NO_PROXY` in the form of an address. `example.com` is meant with what is below it, `.example.com` without it.
+/// An entry of `NO_PROXY` in the form of an address. `example.com` is meant with what is below it,
+/// `.example.com` without it.
 fn pattern_of(host: &str) -> Option<String> {
     let (before, _) = host.split_once('/').unwrap_or((host, ""));
     let is_v6 = before.parse::<std::net::Ipv6Addr>().is_ok();

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// The organisation of models that are named without one, as in `SentenceTransformer("all-mpnet-base-v2")`.
+/// The organisation of models that are named without one, as in
+/// `SentenceTransformer("all-mpnet-base-v2")`.
 const ORGANISATION: &str = "sentence-transformers";
 
 /// A token, or where it comes from. Its `Debug` does not show it.
@@ -145,7 +146,8 @@ fn check_token(token: &Token) -> Result<()> {
     }
 }
 
-/// Whether `path`, with `/` between its parts, is below the directory that it is joined to, on every system.
+/// Whether `path`, with `/` between its parts, is below the directory that it is joined to, on
+/// every system.
 pub(super) fn is_inside(path: &str) -> bool {
     !path.contains(['\\', ':', '\0'])
         && !Path::new(path).is_absolute()

@@ -59,8 +59,8 @@ impl<'m> Revision<'m> {
         }
     }
 
-    /// The same after asking the hub. `last` is the commit that the cache has, if it has all of it; an error comes with whether
-    /// that will do instead.
+    /// The same after asking the hub. `last` is the commit that the cache has, if it has all of it;
+    /// an error comes with whether that will do instead.
     fn fetch_from_hub(&self, last: Option<&str>) -> Result<PathBuf, (Error, bool)> {
         let revision = &self.settings.revision;
         let client = Client::new(&self.settings).map_err(|error| (error, false))?;
@@ -83,7 +83,8 @@ impl<'m> Revision<'m> {
 
     /// The commit that the branch or tag has now.
     fn commit(&self, client: &Client, attempts: u32) -> Result<String> {
-        // One of them every model has; the hub names the commit even where there is no `modules.json`.
+        // One of them every model has; the hub names the commit even where there is no
+        // `modules.json`.
         for file in [MODULES, "config.json"] {
             match self.head(client, &self.settings.revision, file, attempts)? {
                 Head::File(Metadata { commit, .. }) | Head::Missing(Some(commit)) => {
@@ -184,9 +185,10 @@ impl<'r> Snapshot<'r> {
 
     /// Why the repository may have a `file` of which the cache knows nothing.
     ///
-    /// Python's download of a whole repository leaves no trace of what the repository does not have. (Newer ones leave a listing, see
-    /// [`Known::Listed`].) To load a model without one of its files can give other embeddings, so there must be no sign that the
-    /// download was interrupted or was one of single files.
+    /// Python's download of a whole repository leaves no trace of what the repository does not
+    /// have. (Newer ones leave a listing, see [`Known::Listed`].) To load a model without one of
+    /// its files can give other embeddings, so there must be no sign that the download was
+    /// interrupted or was one of single files.
     fn doubt(&self, file: &str, trust: Trust) -> Option<String> {
         let cache = &self.revision.cache;
         if trust == Trust::Certain {
@@ -195,7 +197,8 @@ impl<'r> Snapshot<'r> {
         if let Some(part) = cache.part_of_download() {
             return Some(format!("a download was interrupted (`{}`)", part.display()));
         }
-        // transformers fetches the encoder of a sentence-transformers model without asking for its modules.
+        // transformers fetches the encoder of a sentence-transformers model without asking for its
+        // modules.
         if file == MODULES {
             if let Some(trace) = self.trace_of_modules() {
                 return Some(format!("`{trace}` is there, as in a model that has modules"));

@@ -10,7 +10,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_p
 use super::environment::Certificates;
 use crate::error::{Error, Result};
 
-/// The provider that the program has installed, else graviola where the processor has what it needs, else none.
+/// The provider that the program has installed, else graviola where the processor has what it
+/// needs, else none.
 pub(super) fn provider() -> Option<Arc<CryptoProvider>> {
     CryptoProvider::get_default().cloned().or_else(graviola)
 }
@@ -94,7 +95,8 @@ fn read_file(path: &Path) -> Result<Vec<Certificate<'static>>> {
     Ok(certificates.collect())
 }
 
-/// The files whose names OpenSSL looks for, eight digits and a number: the others are not trusted by it, either.
+/// The files whose names OpenSSL looks for, eight digits and a number: the others are not trusted
+/// by it, either.
 fn read_folder(folder: &Path, certificates: &mut Vec<Certificate<'static>>) -> Result<()> {
     let failed = |source| Error::Io { path: folder.to_owned(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {

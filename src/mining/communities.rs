@@ -13,7 +13,8 @@ use crate::rows::{finite, has_columns};
 use crate::search::Hit;
 use crate::similarity::normalized;
 
-/// Options of [`community_detection`]. The default is the reference's: a cosine of 0.75, 10 members.
+/// Options of [`community_detection`]. The default is the reference's: a cosine of 0.75, 10
+/// members.
 ///
 /// ```
 /// let options = mpnet::mining::CommunityOptions::default().threshold(0.8).min_community_size(3);
@@ -60,8 +61,8 @@ impl CommunityOptions {
         self
     }
 
-    /// Rows that are compared with all others at once, 1024 by default: `4 · batch_size · B` bytes of scores, and up to four times
-    /// that of members. It does not show in the result.
+    /// Rows that are compared with all others at once, 1024 by default: `4 · batch_size · B` bytes
+    /// of scores, and up to four times that of members. It does not show in the result.
     ///
     /// ```
     /// let options = mpnet::mining::CommunityOptions::default().batch_size(256);
@@ -73,15 +74,16 @@ impl CommunityOptions {
     }
 }
 
-/// Groups of rows of `embeddings` `[B, D]`, the largest first. Each begins with its centre; the others follow by falling
-/// cosine to it, which is at least the threshold. No row is in two; many may be in none.
+/// Groups of rows of `embeddings` `[B, D]`, the largest first. Each begins with its centre; the
+/// others follow by falling cosine to it, which is at least the threshold. No row is in two; many
+/// may be in none.
 ///
-/// Every row is a candidate for a centre, with all rows that are near enough. Candidates are taken by falling size (equal ones in the order
-/// of rows); one whose centre is taken already is skipped, from another the members that are taken are removed, and it
-/// stays if enough remain.
+/// Every row is a candidate for a centre, with all rows that are near enough. Candidates are taken
+/// by falling size (equal ones in the order of rows); one whose centre is taken already is skipped,
+/// from another the members that are taken are removed, and it stays if enough remain.
 ///
-/// Mirrors `sentence_transformers.util.community_detection` from 6.1 on. Where the reference leaves the order to chance (equal
-/// cosines), the earlier row comes first.
+/// Mirrors `sentence_transformers.util.community_detection` from 6.1 on. Where the reference leaves
+/// the order to chance (equal cosines), the earlier row comes first.
 ///
 /// ```
 /// use mpnet::mining::{CommunityOptions, community_detection};
@@ -98,8 +100,10 @@ impl CommunityOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if the threshold is not a number or a size is 0, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is
-/// infinite or not a number, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns. No embeddings give no communities.
+/// [`Error::Option`] if the threshold is not a number or a size is 0,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that
+/// is infinite or not a number, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for
+/// rows without columns. No embeddings give no communities.
 pub fn community_detection(
     embeddings: &ArrayRef2<f32>,
     options: &CommunityOptions,
@@ -173,7 +177,8 @@ impl Neighbours {
         Self { rows, packed, threshold }
     }
 
-    /// What `f` makes of the rows that are near enough to each of `centres`, itself always among them.
+    /// What `f` makes of the rows that are near enough to each of `centres`, itself always among
+    /// them.
     fn of<T: Send>(
         &self,
         centres: &[usize],

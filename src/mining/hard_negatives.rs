@@ -28,7 +28,8 @@ pub enum SamplingStrategy {
     },
 }
 
-/// Options of [`mine_hard_negatives`]. The default is the reference's: the 3 most similar rows that are not positives.
+/// Options of [`mine_hard_negatives`]. The default is the reference's: the 3 most similar rows that
+/// are not positives.
 ///
 /// ```
 /// use mpnet::mining::NegativeOptions;
@@ -83,15 +84,16 @@ options! {
     /// let options = mpnet::mining::NegativeOptions::default().similarity(mpnet::Similarity::Dot);
     /// ```
     similarity: Similarity => similarity;
-    /// How many of the most similar candidates, of those that pass margins and scores, are left out: they may be answers
-    /// that nobody marked.
+    /// How many of the most similar candidates, of those that pass margins and scores, are left
+    /// out: they may be answers that nobody marked.
     ///
     /// ```
     /// let options = mpnet::mining::NegativeOptions::default().range_min(10);
     /// ```
     range_min: usize => range_min;
-    /// How many candidates are looked at, besides positives. Without it `range_min + num_negatives` and the most positives that a query
-    /// has; ten times `num_negatives` with a margin or a largest score.
+    /// How many candidates are looked at, besides positives. Without it `range_min + num_negatives`
+    /// and the most positives that a query has; ten times `num_negatives` with a margin or a
+    /// largest score.
     ///
     /// ```
     /// let options = mpnet::mining::NegativeOptions::default().range_max(50);
@@ -115,7 +117,8 @@ options! {
     /// let options = mpnet::mining::NegativeOptions::default().absolute_margin(0.1);
     /// ```
     absolute_margin: f32 => Some(absolute_margin);
-    /// The same as a share of the size of that positive's score: 0.05 keeps what scores below 95 % of it.
+    /// The same as a share of the size of that positive's score: 0.05 keeps what scores below 95 %
+    /// of it.
     ///
     /// ```
     /// let options = mpnet::mining::NegativeOptions::default().relative_margin(0.05);
@@ -208,7 +211,8 @@ pub struct Triplet {
 }
 
 impl HardNegatives {
-    /// Every positive with every negative, for row `query` of the queries: the reference's output format `triplet`.
+    /// Every positive with every negative, for row `query` of the queries: the reference's output
+    /// format `triplet`.
     ///
     /// ```
     /// use mpnet::{mining::mine_hard_negatives, ndarray::{arr2, s}};
@@ -234,10 +238,12 @@ impl HardNegatives {
 
 /// For each query rows of the corpus that are most like it and not among its positives.
 ///
-/// `queries`: `[Q, D]`, each once; `corpus`: `[C, D]`, each once; `positives`: for each query the rows that answer it, one or more.
+/// `queries`: `[Q, D]`, each once; `corpus`: `[C, D]`, each once; `positives`: for each query the
+/// rows that answer it, one or more.
 ///
-/// Of the most similar rows, the positives and all that a margin or a score excludes are removed; of the rest the first
-/// `range_max` are kept, of these the first `range_min` are skipped, and from what is left negatives are chosen.
+/// Of the most similar rows, the positives and all that a margin or a score excludes are removed;
+/// of the rest the first `range_max` are kept, of these the first `range_min` are skipped, and from
+/// what is left negatives are chosen.
 ///
 /// Mirrors `sentence_transformers.util.mine_hard_negatives`, on embeddings.
 ///
@@ -255,9 +261,13 @@ impl HardNegatives {
 ///
 /// # Errors
 ///
-/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows or a query without positives, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
-/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a number, [`Error::Option`] for positives that are not one list for each query or not
-/// rows of the corpus, `num_negatives` of 0, ranges that leave fewer candidates than that, or a limit that is not a number.
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows or a query without
+/// positives, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns,
+/// [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not
+/// a number, [`Error::Option`] for positives that are not one list for each query or not rows of
+/// the corpus, `num_negatives` of 0, ranges that leave fewer candidates than that, or a limit that
+/// is not a number.
 pub fn mine_hard_negatives(
     queries: &ArrayRef2<f32>,
     corpus: &ArrayRef2<f32>,
@@ -338,7 +348,8 @@ fn score_of(
     search(similarity, &query, &row, 1, Chunks::default(), None)[0][0].score
 }
 
-/// Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*: small, and good enough to draw a few of many.
+/// Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*: small, and good
+/// enough to draw a few of many.
 struct SplitMix64(u64);
 
 impl SplitMix64 {

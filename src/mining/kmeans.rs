@@ -25,8 +25,8 @@ const CHUNK: usize = 4096;
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum KMeansInit {
-    /// "Greedy k-means++": each next centroid is a row drawn with a probability proportional to its squared distance
-    /// from the centroids so far, the best of `2 + ⌊ln k⌋` such draws.
+    /// "Greedy k-means++": each next centroid is a row drawn with a probability proportional to its
+    /// squared distance from the centroids so far, the best of `2 + ⌊ln k⌋` such draws.
     ///
     /// Source: Arthur and Vassilvitskii 2007, <https://dl.acm.org/doi/10.5555/1283383.1283494>.
     #[default]
@@ -35,13 +35,14 @@ pub enum KMeansInit {
     Centroids(Array2<f32>),
 }
 
-/// k-means by Lloyd's algorithm: rows go to the nearest centroid, centroids to the mean of their rows, until nothing
-/// changes.
+/// k-means by Lloyd's algorithm: rows go to the nearest centroid, centroids to the mean of their
+/// rows, until nothing changes.
 ///
-/// Definitions and defaults are those of scikit-learn's `KMeans`: tolerance relative to the variance of the rows, the final
-/// assignment, and a centroid without rows moving to the row that is furthest from its own. Random numbers are drawn as
-/// scikit-learn draws them for `random_state = seed`, so that both begin with the same rows. The result is the same for
-/// any number of threads.
+/// Definitions and defaults are those of scikit-learn's `KMeans`: tolerance relative to the
+/// variance of the rows, the final assignment, and a centroid without rows moving to the row that
+/// is furthest from its own. Random numbers are drawn as scikit-learn draws them for
+/// `random_state = seed`, so that both begin with the same rows. The result is the same for any
+/// number of threads.
 ///
 /// ```
 /// use mpnet::{mining::KMeans, ndarray::arr2};
@@ -63,8 +64,8 @@ pub struct KMeans {
     pub n_init: usize,
     /// The most rounds of one run.
     pub max_iter: usize,
-    /// A run ends when the centroids have moved by less than this (the sum of squares, relative to the mean variance of
-    /// a column).
+    /// A run ends when the centroids have moved by less than this (the sum of squares, relative to
+    /// the mean variance of a column).
     pub tol: f64,
     /// Of the random numbers.
     pub seed: u32,
@@ -88,7 +89,8 @@ pub struct Clustering {
     pub labels: Vec<usize>,
     /// The sum of the squared distances of the rows from their centroids.
     pub inertia: f64,
-    /// Rounds of the run that was kept; for mini-batches, as many as would have seen that number of rows.
+    /// Rounds of the run that was kept; for mini-batches, as many as would have seen that number of
+    /// rows.
     pub n_iter: usize,
 }
 
@@ -120,8 +122,9 @@ impl KMeans {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a component that is not finite, or initial centroids of another
-    /// shape than `[k, D]`; [`Error::Option`] if `n_clusters`, `n_init` or `max_iter` is 0, or `tol` is negative.
+    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a
+    /// component that is not finite, or initial centroids of another shape than `[k, D]`;
+    /// [`Error::Option`] if `n_clusters`, `n_init` or `max_iter` is 0, or `tol` is negative.
     pub fn fit(&self, embeddings: &ArrayRef2<f32>) -> Result<Clustering> {
         check(embeddings, self.n_clusters, &self.init)?;
         at_least_one("n_init", self.n_init)?;
@@ -150,7 +153,8 @@ impl KMeans {
 }
 
 impl Clustering {
-    /// The cluster of each row of `embeddings` `[M, D]`: that of the nearest centroid, the first of equally near ones.
+    /// The cluster of each row of `embeddings` `[M, D]`: that of the nearest centroid, the first of
+    /// equally near ones.
     ///
     /// ```
     /// use mpnet::{mining::KMeans, ndarray::arr2};
@@ -163,7 +167,8 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) if the width is another than the centroids', or a component is not finite.
+    /// [`Error::Input`](crate::Error::Input) if the width is another than the centroids', or a
+    /// component is not finite.
     pub fn predict(&self, embeddings: &ArrayRef2<f32>) -> Result<Vec<usize>> {
         let (width, want) = (embeddings.ncols(), self.centroids.ncols());
         if width != want {
@@ -211,7 +216,8 @@ fn means(rows: &ArrayRef2<f32>, labels: &[usize], centroids: &ArrayRef2<f32>) ->
     let counts: Vec<usize> = members.iter().map(Vec::len).collect();
     let largest = (0..counts.len()).rev().max_by_key(|&j| counts[j]).unwrap_or(0);
     Array2::from_shape_fn(sums.dim(), |(j, d)| {
-        // Where nothing could be moved there, a centroid without rows stands with the largest cluster's.
+        // Where nothing could be moved there, a centroid without rows stands with the largest
+        // cluster's.
         let j = if counts[j] == 0 { largest } else { j };
         (sums[[j, d]] / counts[j] as f64) as f32
     })
@@ -267,7 +273,8 @@ pub(super) fn sums(rows: &ArrayRef2<f32>, members: &[Vec<usize>]) -> Array2<f64>
     sums
 }
 
-/// The nearest of `centroids` `[k, D]` to each of `rows` `[N, D]`: the largest `x·c − ‖c‖²/2`, the first of equal ones.
+/// The nearest of `centroids` `[k, D]` to each of `rows` `[N, D]`: the largest `x·c − ‖c‖²/2`, the
+/// first of equal ones.
 pub(super) fn nearest(rows: &ArrayRef2<f32>, centroids: &ArrayRef2<f32>) -> Vec<usize> {
     let packed = PackedMatrix::new(Isa::exact(), Precision::F32, centroids.view());
     let halves: Array1<f32> = squared_norms(centroids).mapv(|norm| norm / 2.0);
@@ -289,7 +296,8 @@ pub(super) fn nearest(rows: &ArrayRef2<f32>, centroids: &ArrayRef2<f32>) -> Vec<
     labels
 }
 
-/// The squared distance of each row from the centroid of its label: of the differences, which keeps all digits.
+/// The squared distance of each row from the centroid of its label: of the differences, which keeps
+/// all digits.
 pub(super) fn distances(
     rows: &ArrayRef2<f32>,
     labels: &[usize],

@@ -9,13 +9,14 @@ use super::kmeans::{
 use crate::error::{Result, at_least_one};
 use crate::random::RandomState;
 
-/// k-means for many rows: each step assigns a random sample of them and moves every centroid towards its new members, the
-/// less the more it has had.
+/// k-means for many rows: each step assigns a random sample of them and moves every centroid
+/// towards its new members, the less the more it has had.
 ///
-/// Definitions and defaults are those of scikit-learn's `MiniBatchKMeans`: initial centroids by the better of `n_init`
-/// k-means++ runs on samples, centroids with few rows moved to random ones now and then, and an end when a moving average of
-/// the inertia stops falling. Random numbers are drawn as scikit-learn draws them for `random_state = seed`. The result is
-/// the same for any number of threads.
+/// Definitions and defaults are those of scikit-learn's `MiniBatchKMeans`: initial centroids by the
+/// better of `n_init` k-means++ runs on samples, centroids with few rows moved to random ones now
+/// and then, and an end when a moving average of the inertia stops falling. Random numbers are
+/// drawn as scikit-learn draws them for `random_state = seed`. The result is the same for any
+/// number of threads.
 ///
 /// Source: Sculley 2010, <https://doi.org/10.1145/1772690.1772862>.
 ///
@@ -36,27 +37,29 @@ pub struct MiniBatchKMeans {
     pub init: KMeansInit,
     /// How many initialisations are tried on samples; the best is used.
     pub n_init: usize,
-    /// Rows of the samples that initialisations are made from and compared on; `None`: three batches, or `3 · n_clusters`
-    /// if that is more than three batches hold.
+    /// Rows of the samples that initialisations are made from and compared on; `None`: three
+    /// batches, or `3 · n_clusters` if that is more than three batches hold.
     pub init_size: Option<usize>,
     /// Rows of a step.
     pub batch_size: usize,
     /// The most steps, in rounds over all rows.
     pub max_iter: usize,
-    /// Steps without a better average inertia after which it ends; `None`: only `max_iter` and `tol` end it.
+    /// Steps without a better average inertia after which it ends; `None`: only `max_iter` and
+    /// `tol` end it.
     pub max_no_improvement: Option<usize>,
-    /// A step that moves the centroids by less than this (the sum of squares, relative to the mean variance of a column)
-    /// ends it; 0: none does.
+    /// A step that moves the centroids by less than this (the sum of squares, relative to the mean
+    /// variance of a column) ends it; 0: none does.
     pub tol: f64,
-    /// A centroid that has had fewer rows than this part of what the largest has had is moved to a random row.
+    /// A centroid that has had fewer rows than this part of what the largest has had is moved to a
+    /// random row.
     pub reassignment_ratio: f64,
     /// Of the random numbers.
     pub seed: u32,
 }
 
 impl MiniBatchKMeans {
-    /// With scikit-learn's defaults: batches of 1024, at most 100 rounds, an end after 10 steps without improvement,
-    /// reassignment below 1 %; seed 0.
+    /// With scikit-learn's defaults: batches of 1024, at most 100 rounds, an end after 10 steps
+    /// without improvement, reassignment below 1 %; seed 0.
     ///
     /// ```
     /// use mpnet::mining::MiniBatchKMeans;
@@ -92,9 +95,10 @@ impl MiniBatchKMeans {
     ///
     /// # Errors
     ///
-    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a component that is not finite, or initial
-    /// centroids of another shape than `[k, D]`; [`Error::Option`](crate::Error::Option) if `n_clusters`, `n_init`,
-    /// `init_size`, `batch_size` or `max_iter` is 0, or `tol` or `reassignment_ratio` is negative.
+    /// [`Error::Input`](crate::Error::Input) for fewer rows than clusters, rows without columns, a
+    /// component that is not finite, or initial centroids of another shape than `[k, D]`;
+    /// [`Error::Option`](crate::Error::Option) if `n_clusters`, `n_init`, `init_size`, `batch_size`
+    /// or `max_iter` is 0, or `tol` or `reassignment_ratio` is negative.
     pub fn fit(&self, embeddings: &ArrayRef2<f32>) -> Result<Clustering> {
         check(embeddings, self.n_clusters, &self.init)?;
         at_least_one("n_init", self.n_init)?;
@@ -191,7 +195,8 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    /// One step on the rows `batch`: their inertia before it, and how far the centroids moved (the sum of squares).
+    /// One step on the rows `batch`: their inertia before it, and how far the centroids moved (the
+    /// sum of squares).
     fn step(&mut self, batch: &ArrayRef2<f32>, random: &mut RandomState) -> (f64, f64) {
         let reassign = self.reassignment_is_due();
         let labels = nearest(batch, &self.centroids.view());
@@ -224,7 +229,8 @@ impl State<'_> {
         due
     }
 
-    /// Moves centroids that have had too few rows to random rows of the batch, at most half as many as it has.
+    /// Moves centroids that have had too few rows to random rows of the batch, at most half as many
+    /// as it has.
     fn reassign(
         &mut self,
         batch: &ArrayRef2<f32>,

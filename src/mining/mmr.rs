@@ -10,19 +10,22 @@ use crate::rows::{finite, has_columns, same_width};
 use crate::search::Hit;
 use crate::similarity::normalized;
 
-/// Up to `top_k` rows of `documents` `[C, D]`, chosen one after another by maximal marginal relevance to `query` `[D]`:
+/// Up to `top_k` rows of `documents` `[C, D]`, chosen one after another by maximal marginal
+/// relevance to `query` `[D]`:
 ///
 /// ```text
 /// next = argmax over rows d not chosen of   lambda · cos(d, query) − (1 − lambda) · max over chosen c of cos(d, c)
 /// ```
 ///
-/// The first is the most similar row, as in KeyBERT, for a `lambda` of 0 too. `lambda` of 1 ranks by similarity alone, smaller values ask for diversity; of
-/// equal ones the earlier row is chosen. Each hit's score is its cosine to the query; their order is that of the choice.
+/// The first is the most similar row, as in KeyBERT, for a `lambda` of 0 too. `lambda` of 1 ranks
+/// by similarity alone, smaller values ask for diversity; of equal ones the earlier row is chosen.
+/// Each hit's score is its cosine to the query; their order is that of the choice.
 ///
-/// With the mean of a text's sentences as the query, the rows chosen are an extractive summary of it.
+/// With the mean of a text's sentences as the query, the rows chosen are an extractive summary of
+/// it.
 ///
-/// Source: Carbonell and Goldstein 1998, *The use of MMR, diversity-based reranking for reordering documents and producing
-/// summaries*, <https://doi.org/10.1145/290941.291025>.
+/// Source: Carbonell and Goldstein 1998, *The use of MMR, diversity-based reranking for reordering
+/// documents and producing summaries*, <https://doi.org/10.1145/290941.291025>.
 ///
 /// ```
 /// use mpnet::{mining::mmr, ndarray::{arr1, arr2}};
@@ -40,8 +43,11 @@ use crate::similarity::normalized;
 ///
 /// # Errors
 ///
-/// [`InputProblem::Empty`](crate::InputProblem::Empty) for no documents, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for documents without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not a
-/// number, [`Error::Option`] if `top_k` is 0 or `lambda` is not between 0 and 1.
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for no documents,
+/// [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for documents without columns,
+/// [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a value that is infinite or not
+/// a number, [`Error::Option`] if `top_k` is 0 or `lambda` is not between 0 and 1.
 pub fn mmr(
     query: &ArrayRef1<f32>,
     documents: &ArrayRef2<f32>,

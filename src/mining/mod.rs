@@ -1,4 +1,5 @@
-//! What can be found in embeddings without a query: pairs, groups, hard negatives; and a choice that does not repeat itself.
+//! What can be found in embeddings without a query: pairs, groups, hard negatives; and a choice
+//! that does not repeat itself.
 //!
 //! | question | function |
 //! |---|---|

@@ -39,7 +39,8 @@ impl Paraphrase {
     }
 }
 
-/// Options of [`paraphrase_mining`]. The default is the reference's: by cosine, 100 neighbours for each row, 500 000 pairs.
+/// Options of [`paraphrase_mining`]. The default is the reference's: by cosine, 100 neighbours for
+/// each row, 500 000 pairs.
 ///
 /// ```
 /// let options = mpnet::mining::ParaphraseOptions::default().top_k(10).max_pairs(1000);
@@ -110,13 +111,14 @@ impl ParaphraseOptions {
     }
 }
 
-/// The most similar pairs of rows of `embeddings` `[B, D]`, best first; equal scores by ascending rows.
+/// The most similar pairs of rows of `embeddings` `[B, D]`, best first; equal scores by ascending
+/// rows.
 ///
-/// A pair counts if either row is among the `top_k` nearest of the other. Each is there once, with `i < j` and the score of row `i`
-/// as the query.
+/// A pair counts if either row is among the `top_k` nearest of the other. Each is there once, with
+/// `i < j` and the score of row `i` as the query.
 ///
-/// Mirrors `sentence_transformers.util.paraphrase_mining_embeddings`. Memory: the embeddings again, and 24 bytes for each of
-/// `2 · max_pairs + query_chunk_size · top_k` pairs.
+/// Mirrors `sentence_transformers.util.paraphrase_mining_embeddings`. Memory: the embeddings again,
+/// and 24 bytes for each of `2 · max_pairs + query_chunk_size · top_k` pairs.
 ///
 /// ```
 /// use mpnet::mining::{ParaphraseOptions, paraphrase_mining};
@@ -130,8 +132,10 @@ impl ParaphraseOptions {
 ///
 /// # Errors
 ///
-/// [`Error::Option`](crate::Error::Option) if an option is 0, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is
-/// infinite or not a number, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns. No embeddings, or one, give no pairs.
+/// [`Error::Option`](crate::Error::Option) if an option is 0,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that
+/// is infinite or not a number, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for
+/// rows without columns. No embeddings, or one, give no pairs.
 pub fn paraphrase_mining(
     embeddings: &ArrayRef2<f32>,
     options: &ParaphraseOptions,
@@ -171,11 +175,13 @@ pub fn paraphrase_mining(
     Ok(pairs)
 }
 
-/// The best pairs, in order, each once and with `i < j`. As they come, `i` is the row that found `j`.
+/// The best pairs, in order, each once and with `i < j`. As they come, `i` is the row that found
+/// `j`.
 ///
-/// A pair has one score, that of its earlier row as the query: the other direction may differ in the last bits, since where a
-/// product is made of several in a lower precision it matters which factor comes first. Where the later row alone has found the
-/// pair, `score` says what the earlier ones would: of rows as queries and one row of the corpus.
+/// A pair has one score, that of its earlier row as the query: the other direction may differ in
+/// the last bits, since where a product is made of several in a lower precision it matters which
+/// factor comes first. Where the later row alone has found the pair, `score` says what the earlier
+/// ones would: of rows as queries and one row of the corpus.
 fn keep_best(
     pairs: &mut Vec<Paraphrase>,
     max_pairs: usize,
@@ -203,8 +209,8 @@ fn keep_best(
 mod tests {
     use super::*;
 
-    /// Scores of which no two directions agree: the later row scores the pair higher for odd sums and lower for even ones. As
-    /// near as last bits, so that other pairs lie between.
+    /// Scores of which no two directions agree: the later row scores the pair higher for odd sums
+    /// and lower for even ones. As near as last bits, so that other pairs lie between.
     fn score(query: usize, row: usize) -> f32 {
         let (low, high) = (query.min(row), query.max(row));
         let bits = 0.5_f32.to_bits() + ((low * 7 + high * 3) % 5) as u32;

@@ -20,7 +20,8 @@ use crate::kernels::isa::Isa;
 use crate::kernels::{Precision, softmax};
 use crate::nn::{Arithmetic, LayerNorm, Linear, Placement, Rounding, Smoothing};
 
-/// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's second-level cache.
+/// Queries whose scores are held at once: 64 rows of 512 scores are 128 KiB, well inside a core's
+/// second-level cache.
 const QUERIES: usize = 64;
 
 /// Every token looks at every token of its own text; the result is added back and normalised:
@@ -152,7 +153,8 @@ impl SelfAttention {
         batch.ranges().map(of_text).collect()
     }
 
-    /// Cuts `context` into the pieces that are computed apart: the tokens of one text × the columns of one head.
+    /// Cuts `context` into the pieces that are computed apart: the tokens of one text × the columns
+    /// of one head.
     fn pieces<'a, E>(
         &self,
         context: &'a mut ArrayViewMut2<E>,
@@ -214,7 +216,8 @@ impl Scratch {
         )
     }
 
-    /// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the scores stay in cache.
+    /// `out = softmax(q · kᵀ / √K + bias) · v`, `[T, K]`, some queries at a time, so that the
+    /// scores stay in cache.
     fn attend<E: Element>(
         &mut self,
         head: Head<E>,
@@ -237,7 +240,8 @@ impl Scratch {
     }
 }
 
-/// The attention probabilities of as many queries as `out` has rows, beginning with query `first`; `out: [_, T]`.
+/// The attention probabilities of as many queries as `out` has rows, beginning with query `first`;
+/// `out: [_, T]`.
 fn probabilities<E: Element>(
     isa: Isa,
     head: Head<E>,

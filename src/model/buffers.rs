@@ -6,9 +6,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::kernels::gemm::Element;
 use crate::kernels::memory::Lines;
 
-/// The hidden states and the intermediate activations of one layer, used again by the next layer and
-/// the next batch: `N · (6 D + F)` numbers. For the base model these are 30 KiB a token, or 18 where
-/// all but the hidden states before and after attention are bf16.
+/// The hidden states and the intermediate activations of one layer, used again by the next layer
+/// and the next batch: `N · (6 D + F)` numbers. For the base model these are 30 KiB a token, or 18
+/// where all but the hidden states before and after attention are bf16.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     /// The hidden states, `[N, D]`.

@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::kernels::Team;
 use crate::nn::{Embedding, LayerNorm, Placement, Smoothing, TableFormat};
 
-/// The sum of a token's word and position embedding, normalised. There are no token types and no scale.
+/// The sum of a token's word and position embedding, normalised. There are no token types and no
+/// scale.
 #[derive(Debug)]
 pub(super) struct Embeddings {
     /// `[V, D]`

@@ -43,8 +43,8 @@ impl Encoder {
         self.layers.iter().any(EncoderLayer::computes_in_full)
     }
 
-    /// Replaces the embeddings `hidden`, `[N, D]`, by the hidden states after each layer in turn, and
-    /// shows them to `visit`.
+    /// Replaces the embeddings `hidden`, `[N, D]`, by the hidden states after each layer in turn,
+    /// and shows them to `visit`.
     pub(super) fn forward(
         &self,
         pass: Pass,

@@ -8,10 +8,11 @@
 //!
 //! The heads, which turn hidden states into answers about a text, are in [`heads`](crate::heads).
 //!
-//! BERT's post-norm encoder, with one addition: a learned bias on every attention score that depends on the distance
-//! between the two tokens, from one small table shared by all layers.
+//! BERT's post-norm encoder, with one addition: a learned bias on every attention score that
+//! depends on the distance between the two tokens, from one small table shared by all layers.
 //!
-//! Source: Song et al. 2020, <https://arxiv.org/abs/2004.09297>; relative positions as in Raffel et al. 2020, section 2.1,
+//! Source: Song et al. 2020, <https://arxiv.org/abs/2004.09297>; relative positions as in Raffel et
+//! al. 2020, section 2.1,
 //! <https://arxiv.org/abs/1910.10683>.
 
 mod attention;
@@ -53,7 +54,8 @@ use position_bias::PositionBias;
 
 /// The MPNet encoder: token ids → hidden states.
 ///
-/// Shapes: `N` tokens in the batch, `D` [`hidden_size`](Config::hidden_size), `H` heads, `T` tokens of one text.
+/// Shapes: `N` tokens in the batch, `D` [`hidden_size`](Config::hidden_size), `H` heads, `T` tokens
+/// of one text.
 ///
 /// ```
 /// use mpnet::Batch;
@@ -76,8 +78,8 @@ pub struct Mpnet {
 }
 
 impl Mpnet {
-    /// Prepares the model at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds, in
-    /// `f32`, for the instruction set that `MPNET_ISA` names, else the fastest of this machine.
+    /// Prepares the model at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds,
+    /// in `f32`, for the instruction set that `MPNET_ISA` names, else the fastest of this machine.
     ///
     /// ```
     /// use mpnet::{Checkpoint, Config, model::Mpnet};
@@ -114,15 +116,16 @@ impl Mpnet {
     ///
     /// # Errors
     ///
-    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing), [`TensorProblem::Shape`](crate::TensorProblem::Shape) or
-    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with the tensor's name; [`Error::Option`](crate::Error::Option) if the
-    /// operating system refuses the instruction set.
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing),
+    /// [`TensorProblem::Shape`](crate::TensorProblem::Shape) or
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype), with the tensor's name;
+    /// [`Error::Option`](crate::Error::Option) if the operating system refuses the instruction set.
     pub fn prepare(w: &Weights, config: &Config, at: &Placement) -> Result<Self> {
         Self::prepare_by(w, config, Plan::new(config, at, false), at)
     }
 
-    /// As [`prepare`](Self::prepare). In 8 bits the first layers keep the residuals of their weights,
-    /// with which monotonous texts are computed.
+    /// As [`prepare`](Self::prepare). In 8 bits the first layers keep the residuals of their
+    /// weights, with which monotonous texts are computed.
     pub(crate) fn prepare_with_residuals(
         w: &Weights,
         config: &Config,
@@ -184,14 +187,16 @@ impl Mpnet {
     ///
     /// # Panics
     ///
-    /// If `batch` was made for another [`Config`] and has ids or lengths that this one does not allow.
+    /// If `batch` was made for another [`Config`] and has ids or lengths that this one does not
+    /// allow.
     #[must_use]
     pub fn forward(&self, batch: &Batch) -> Array2<f32> {
         let mut buffers = Buffers::default();
         self.forward_in(&Team::gather(), batch, &mut buffers).to_owned()
     }
 
-    /// As [`Mpnet::forward`], by the threads of `team` and in memory that is there: a view of it, `[N, D]`.
+    /// As [`Mpnet::forward`], by the threads of `team` and in memory that is there: a view of it,
+    /// `[N, D]`.
     pub(crate) fn forward_in<'b>(
         &self,
         team: &Team,
@@ -219,8 +224,8 @@ impl Mpnet {
         if self.encoder.computes_in_full() { monotony::parts(batch) } else { Vec::new() }
     }
 
-    /// Puts the hidden states of all of `batch`, `[N, D]`, into `buffers`, and shows them to `visit` before the first and after each
-    /// layer.
+    /// Puts the hidden states of all of `batch`, `[N, D]`, into `buffers`, and shows them to
+    /// `visit` before the first and after each layer.
     fn run(
         &self,
         team: &Team,
@@ -266,7 +271,8 @@ impl Mpnet {
         states
     }
 
-    /// The attention probabilities, for each layer and each text an array `[H, T, T]`: head, query, key.
+    /// The attention probabilities, for each layer and each text an array `[H, T, T]`: head, query,
+    /// key.
     ///
     /// They are computed here anew: the forward pass never holds more than a few rows of them.
     ///
@@ -310,8 +316,8 @@ impl Mpnet {
         if parts.is_empty() { vec![(Arithmetic::Reduced, batch.select(&all))] } else { parts }
     }
 
-    /// The position bias of a text of `t` tokens, `[H, T, T]`: what is added to the scaled attention scores in every
-    /// layer.
+    /// The position bias of a text of `t` tokens, `[H, T, T]`: what is added to the scaled
+    /// attention scores in every layer.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -330,8 +336,8 @@ impl Mpnet {
         Array3::from_shape_fn((self.config.num_attention_heads, t, t), bias)
     }
 
-    /// The pooler's output for each text, `[B, D]`: `tanh` of a linear layer over the first token. `None` if the
-    /// checkpoint has no pooler. Sentence embeddings do not use it.
+    /// The pooler's output for each text, `[B, D]`: `tanh` of a linear layer over the first token.
+    /// `None` if the checkpoint has no pooler. Sentence embeddings do not use it.
     ///
     /// `hidden`: `[N, D]`, of [`Mpnet::forward`].
     ///
@@ -354,7 +360,8 @@ impl Mpnet {
     }
 }
 
-/// Puts the tokens of `part`, `[n, D]`, where they are in the `[N, D]` of all of `batch`, of which it is a part.
+/// Puts the tokens of `part`, `[n, D]`, where they are in the `[N, D]` of all of `batch`, of which
+/// it is a part.
 fn scatter_tokens(part: &Batch, rows: ArrayView2<f32>, batch: &Batch, out: &mut Array2<f32>) {
     for (tokens, &text) in part.ranges().zip(part.texts()) {
         out.slice_mut(s![batch.range(text), ..]).assign(&rows.slice(s![tokens, ..]));

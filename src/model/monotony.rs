@@ -1,21 +1,21 @@
 //! Which texts are computed in full by a model whose weights are rounded to integers.
 //!
-//! Of tokens that are alike the errors of rounding are alike too: they add up over the layers where those of other texts average
-//! out. `docs/numerics.md` has figures.
+//! Of tokens that are alike the errors of rounding are alike too: they add up over the layers where
+//! those of other texts average out. `docs/numerics.md` has figures.
 
 use crate::batch::Batch;
 use crate::config::PADDING_ID;
 use crate::nn::Arithmetic;
 
-/// `<s>`, `<pad>` and `</s>`, by the numbers that they have in every MPNet vocabulary. Elsewhere than at the ends of a text the
-/// model has hardly seen them.
+/// `<s>`, `<pad>` and `</s>`, by the numbers that they have in every MPNet vocabulary. Elsewhere
+/// than at the ends of a text the model has hardly seen them.
 const SPECIAL: [u32; 3] = [0, PADDING_ID, 2];
 
 /// Times that each token of a text stands in it, on average, from which on the text is monotonous.
 const TIMES: usize = 8;
 
-/// Whether each token occurs [`TIMES`] times or more on average, or one of [`SPECIAL`] is inside. A function of the text alone, so
-/// that a batch changes nothing.
+/// Whether each token occurs [`TIMES`] times or more on average, or one of [`SPECIAL`] is inside. A
+/// function of the text alone, so that a batch changes nothing.
 fn is_monotonous(ids: &[u32]) -> bool {
     let inside = ids.get(1..ids.len().saturating_sub(1)).unwrap_or_default();
     if inside.iter().any(|id| SPECIAL.contains(id)) {
@@ -34,7 +34,8 @@ fn is_monotonous(ids: &[u32]) -> bool {
     true
 }
 
-/// The texts of `batch` by how they are computed; [`Batch::texts`] of each are places in `batch`. Nothing if none is monotonous.
+/// The texts of `batch` by how they are computed; [`Batch::texts`] of each are places in `batch`.
+/// Nothing if none is monotonous.
 pub(super) fn parts(batch: &Batch) -> Vec<(Arithmetic, Batch)> {
     let is_monotonous = |&text: &usize| is_monotonous(&batch.ids()[batch.range(text)]);
     let (full, reduced): (Vec<usize>, Vec<usize>) = (0..batch.len()).partition(is_monotonous);

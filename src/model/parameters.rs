@@ -112,7 +112,8 @@ parameters! {
 pub type PoolerParameters = DenseParameters;
 
 impl MpnetParameters {
-    /// Reads the parameters at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder) finds.
+    /// Reads the parameters at `w`, which [`Checkpoint::encoder`](crate::Checkpoint::encoder)
+    /// finds.
     ///
     /// # Errors
     ///

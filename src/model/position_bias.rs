@@ -6,18 +6,18 @@ use crate::checkpoint::Weights;
 use crate::config::{Config, NUM_BUCKETS};
 use crate::error::Result;
 
-/// Where the 16 classes of distances begin: one class a distance up to 7, then `8 · 2^(k/2)`, rounded up. The last class
-/// has no end.
+/// Where the 16 classes of distances begin: one class a distance up to 7, then `8 · 2^(k/2)`,
+/// rounded up. The last class has no end.
 ///
-/// The reference finds the class by a logarithm in `f32`; these are the integers at which its result changes, which no
-/// rounding of a logarithm can shift.
+/// The reference finds the class by a logarithm in `f32`; these are the integers at which its
+/// result changes, which no rounding of a logarithm can shift.
 const CLASS_STARTS: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91];
 
 /// The bias of every head for every distance that can occur.
 ///
-/// The bias of query `i` and key `j` depends on `j − i` alone, so what is kept is not a `[H, T, T]` table but, for each
-/// head, the diagonals: `2 · max_tokens − 1` numbers, computed once at load. A row of the `[T, T]` table is a slice of
-/// them.
+/// The bias of query `i` and key `j` depends on `j − i` alone, so what is kept is not a `[H, T, T]`
+/// table but, for each head, the diagonals: `2 · max_tokens − 1` numbers, computed once at load. A
+/// row of the `[T, T]` table is a slice of them.
 #[derive(Debug)]
 pub(super) struct PositionBias {
     /// `[H, 2 · max_tokens − 1]`, by `j − i + max_tokens − 1`.
@@ -44,8 +44,9 @@ impl PositionBias {
     }
 }
 
-/// The row of the bias table for a key that stands `distance` tokens to the right of the query. Keys to the left, and the
-/// query itself, have the first 16 rows; keys to the right the last 16 (of which the first is never reached).
+/// The row of the bias table for a key that stands `distance` tokens to the right of the query.
+/// Keys to the left, and the query itself, have the first 16 rows; keys to the right the last 16
+/// (of which the first is never reached).
 fn bucket(distance: isize) -> usize {
     let class = CLASS_STARTS.partition_point(|&start| start <= distance.unsigned_abs()) - 1;
     if distance > 0 { class + NUM_BUCKETS / 2 } else { class }

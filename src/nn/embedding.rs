@@ -44,7 +44,8 @@ pub(crate) struct Embedding {
 enum Table {
     /// `f32`s, `[count, width]`.
     Floats(Words),
-    /// For each vector its scale, an `f32`, then 16-bit integers two a word: `scale · q`, `[count, 1 + width / 2]`.
+    /// For each vector its scale, an `f32`, then 16-bit integers two a word: `scale · q`,
+    /// `[count, 1 + width / 2]`.
     Integers(Words),
 }
 

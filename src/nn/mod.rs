@@ -1,5 +1,5 @@
-//! The blocks of any transformer, each a pair: parameters (named arrays of `f32`), and what products
-//! are computed with, prepared from them by a [`Placement`].
+//! The blocks of any transformer, each a pair: parameters (named arrays of `f32`), and what
+//! products are computed with, prepared from them by a [`Placement`].
 
 mod embedding;
 mod layer_norm;

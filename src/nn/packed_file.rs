@@ -1,12 +1,14 @@
-//! [`PackedFile`]: packed weights on disk, so that the next start maps them instead of packing again.
+//! [`PackedFile`]: packed weights on disk, so that the next start maps them instead of packing
+//! again.
 //!
 //! ```text
 //! "MPNETPK1" │ length of the header, 8 bytes │ digest of all that follows, 16 bytes │ header, JSON │ words, little-endian
 //! ```
 //!
-//! Every piece begins at a multiple of 64 bytes. A file that was made of another checkpoint, for another instruction set or
-//! precision, by another version, or that is damaged after its first 8 bytes, is made anew. A file that does not begin with
-//! these 8 bytes is somebody else's and is never replaced.
+//! Every piece begins at a multiple of 64 bytes. A file that was made of another checkpoint, for
+//! another instruction set or precision, by another version, or that is damaged after its first 8
+//! bytes, is made anew. A file that does not begin with these 8 bytes is somebody else's and is
+//! never replaced.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -119,12 +121,13 @@ pub(super) struct PackedFile {
 }
 
 impl PackedFile {
-    /// Reads the file at `path`, if there is one, and takes what it has if it is for the `key` and whole.
+    /// Reads the file at `path`, if there is one, and takes what it has if it is for the `key` and
+    /// whole.
     ///
     /// # Errors
     ///
-    /// [`Error::Save`] if what is there is not ours to replace, [`Error::Io`] if it cannot be read. Either comes before the
-    /// `key` is asked for, which takes time.
+    /// [`Error::Save`] if what is there is not ours to replace, [`Error::Io`] if it cannot be read.
+    /// Either comes before the `key` is asked for, which takes time.
     pub(super) fn open(path: &Path, isa: Isa, key: impl FnOnce() -> Key) -> Result<Self> {
         let mut path = path.to_owned();
         let found = claim(&path)?;
@@ -208,7 +211,8 @@ impl PackedFile {
     ///
     /// # Errors
     ///
-    /// [`Error::Save`] if a file that is not ours has appeared at its place, [`Error::Io`] with the path if it cannot be written.
+    /// [`Error::Save`] if a file that is not ours has appeared at its place, [`Error::Io`] with the
+    /// path if it cannot be written.
     pub(super) fn save(&self) -> Result<()> {
         if !self.incomplete.load(Ordering::Relaxed) {
             return Ok(());
@@ -219,11 +223,13 @@ impl PackedFile {
     }
 }
 
-/// The file at `path` if there is one that may be replaced: one of packed weights, or an empty one, as `mktemp` makes it.
+/// The file at `path` if there is one that may be replaced: one of packed weights, or an empty one,
+/// as `mktemp` makes it.
 ///
 /// # Errors
 ///
-/// [`Error::Save`] if it is anything else, or a link to nothing; [`Error::Io`] if it is not a regular file or cannot be read.
+/// [`Error::Save`] if it is anything else, or a link to nothing; [`Error::Io`] if it is not a
+/// regular file or cannot be read.
 fn claim(path: &Path) -> Result<Option<File>> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let refused = |found: &str| Error::Save {

@@ -10,8 +10,9 @@ use crate::error::{Error, Result, TensorProblem};
 
 /// A tree of `f32` arrays, each with a name: the trainable part of a model or of a block of it.
 ///
-/// The names are those of the checkpoint, joined by dots: `encoder.layer.0.intermediate.dense.bias`.
-/// Gradients and the moments of an optimiser have the same type as the parameters they belong to.
+/// The names are those of the checkpoint, joined by dots:
+/// `encoder.layer.0.intermediate.dense.bias`. Gradients and the moments of an optimiser have the
+/// same type as the parameters they belong to.
 ///
 /// ```
 /// use mpnet::model::{MpnetParameters, Parameters};

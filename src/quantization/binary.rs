@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::rows::finite;
 
-/// A bit for each component of `embeddings` `[B, D]`, 1 if it is above 0: `[B, ⌈D/8⌉]`, the first in the highest bit of the first
-/// byte, the last byte filled up with 0, as numpy's `packbits`.
+/// A bit for each component of `embeddings` `[B, D]`, 1 if it is above 0: `[B, ⌈D/8⌉]`, the first
+/// in the highest bit of the first byte, the last byte filled up with 0, as numpy's `packbits`.
 ///
 /// ```
 /// use mpnet::{ndarray::arr2, quantization::quantize_ubinary};
@@ -19,7 +19,8 @@ use crate::rows::finite;
 ///
 /// # Errors
 ///
-/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is infinite or not a number.
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that
+/// is infinite or not a number.
 pub fn quantize_ubinary(embeddings: &ArrayRef2<f32>) -> Result<Array2<u8>> {
     finite("embeddings", embeddings)?;
     let (rows, d) = embeddings.dim();

@@ -1,4 +1,5 @@
-//! Embeddings in fewer bits, byte for byte as sentence-transformers' `quantize_embeddings` makes them.
+//! Embeddings in fewer bits, byte for byte as sentence-transformers' `quantize_embeddings` makes
+//! them.
 //!
 //! | precision | one component becomes | bytes at width 768 |
 //! |---|---|---|
@@ -166,11 +167,12 @@ impl QuantizedView<'_> {
 /// Embeddings that ranges should be taken from at least: of fewer, the reference warns too.
 const FEWEST_FOR_RANGES: usize = 100;
 
-/// `embeddings` `[B, D]` in another precision. `ranges` matter for `int8` and `uint8` only; without them they are taken from the
-/// embeddings themselves, which then cannot be compared with anything quantised apart from them. If there are fewer than 100, that is
-/// a warning by `tracing`.
+/// `embeddings` `[B, D]` in another precision. `ranges` matter for `int8` and `uint8` only; without
+/// them they are taken from the embeddings themselves, which then cannot be compared with anything
+/// quantised apart from them. If there are fewer than 100, that is a warning by `tracing`.
 ///
-/// Mirrors `sentence_transformers.quantize_embeddings` from 5.7 on (before, values outside the ranges wrapped around).
+/// Mirrors `sentence_transformers.quantize_embeddings` from 5.7 on (before, values outside the
+/// ranges wrapped around).
 ///
 /// ```
 /// use mpnet::ndarray::arr2;
@@ -184,8 +186,9 @@ const FEWEST_FOR_RANGES: usize = 100;
 ///
 /// # Errors
 ///
-/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that is infinite or not a number,
-/// [`InputProblem::Width`](crate::InputProblem::Width) for ranges of another width, and what [`Ranges::calibrate`] says if there are none.
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that
+/// is infinite or not a number, [`InputProblem::Width`](crate::InputProblem::Width) for ranges of
+/// another width, and what [`Ranges::calibrate`] says if there are none.
 pub fn quantize_embeddings(
     embeddings: &ArrayRef2<f32>,
     precision: EmbeddingPrecision,

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// The number format of finished embeddings, by the names of the reference's `precision`. (In which format the *model*
-/// computes is [`Precision`](crate::Precision).)
+/// The number format of finished embeddings, by the names of the reference's `precision`. (In which
+/// format the *model* computes is [`Precision`](crate::Precision).)
 ///
 /// ```
 /// use mpnet::quantization::EmbeddingPrecision;

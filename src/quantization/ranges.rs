@@ -44,8 +44,10 @@ impl Ranges {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if there are not two rows, a smallest value is above its largest, or the difference of the two is too large
-    /// for an `f32`; [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row with a value that is infinite or not a number.
+    /// [`Error::Option`] if there are not two rows, a smallest value is above its largest, or the
+    /// difference of the two is too large for an `f32`;
+    /// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row with a value that is
+    /// infinite or not a number.
     pub fn new(ranges: Array2<f32>) -> Result<Self> {
         let wrong = |problem| Err(Error::Option { option: TENSOR, problem });
         if ranges.nrows() != 2 {
@@ -68,7 +70,8 @@ impl Ranges {
         Ok(Self(ranges))
     }
 
-    /// The ranges of `embeddings` `[B, D]`, of which there should be a hundred or more that are like those to be quantised.
+    /// The ranges of `embeddings` `[B, D]`, of which there should be a hundred or more that are
+    /// like those to be quantised.
     ///
     /// ```
     /// use mpnet::{Error, ndarray::arr2, quantization::Ranges};
@@ -82,8 +85,11 @@ impl Ranges {
     ///
     /// # Errors
     ///
-    /// [`InputProblem::Empty`](crate::InputProblem::Empty) if there are none, [`Error::Option`] for a single one, of which every range would be empty, and for values
-    /// of one dimension whose difference is too large for an `f32`, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for one with a value that is infinite or not a number.
+    /// [`InputProblem::Empty`](crate::InputProblem::Empty) if there are none, [`Error::Option`] for
+    /// a single one, of which every range would be empty, and for values of one dimension whose
+    /// difference is too large for an `f32`,
+    /// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for one with a value that is
+    /// infinite or not a number.
     pub fn calibrate(embeddings: &ArrayRef2<f32>) -> Result<Self> {
         match embeddings.nrows() {
             0 => {
@@ -173,8 +179,11 @@ impl Ranges {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`FileProblem::Safetensors`](crate::FileProblem::Safetensors), [`TensorProblem::Missing`](crate::TensorProblem::Missing), [`TensorProblem::Shape`](crate::TensorProblem::Shape) or [`TensorProblem::Dtype`](crate::TensorProblem::Dtype) if the file
-    /// is not one of ranges, and what [`new`](Self::new) says.
+    /// [`Error::Io`], [`FileProblem::Safetensors`](crate::FileProblem::Safetensors),
+    /// [`TensorProblem::Missing`](crate::TensorProblem::Missing),
+    /// [`TensorProblem::Shape`](crate::TensorProblem::Shape) or
+    /// [`TensorProblem::Dtype`](crate::TensorProblem::Dtype) if the file is not one of ranges, and
+    /// what [`new`](Self::new) says.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {

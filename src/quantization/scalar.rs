@@ -26,8 +26,9 @@ use crate::rows::finite;
 ///
 /// # Errors
 ///
-/// [`InputProblem::Width`](crate::InputProblem::Width) for ranges of another width, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a
-/// value that is infinite or not a number.
+/// [`InputProblem::Width`](crate::InputProblem::Width) for ranges of another width,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for an embedding with a value that
+/// is infinite or not a number.
 pub fn quantize_uint8(embeddings: &ArrayRef2<f32>, ranges: &Ranges) -> Result<Array2<u8>> {
     ranges.fit(embeddings.ncols())?;
     finite("embeddings", embeddings)?;

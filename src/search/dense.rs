@@ -1,8 +1,8 @@
 //! Search over `f32` embeddings: a matrix product, a block of the corpus at a time.
 //!
-//! The queries are few and the corpus is large and used once, so what counts is that it is read once. A block of it is packed
-//! (which is a transposition), multiplied with the queries and scaled by its lengths while it is in cache; the scores
-//! never leave it.
+//! The queries are few and the corpus is large and used once, so what counts is that it is read
+//! once. A block of it is packed (which is a transposition), multiplied with the queries and scaled
+//! by its lengths while it is in cache; the scores never leave it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,8 +15,9 @@ use crate::kernels::{Distance, Precision, inverse_norms, negative_distances};
 use crate::rows::first_not_finite;
 use crate::similarity::{SMALLEST_NORM, Similarity, normalized};
 
-/// Corpus rows packed at once: 768 KiB at a width of 768, in a second-level cache of 1 MiB. 64 and 128 rows were a fifth slower
-/// (the queries are packed again for each block), 512 and 1024 no faster than the spread.
+/// Corpus rows packed at once: 768 KiB at a width of 768, in a second-level cache of 1 MiB. 64 and
+/// 128 rows were a fifth slower (the queries are packed again for each block), 512 and 1024 no
+/// faster than the spread.
 const BLOCK: usize = 256;
 
 /// How the work is cut; nothing of it shows in the result.
@@ -34,8 +35,8 @@ impl Default for Chunks {
     }
 }
 
-/// For each query its best rows. If `not_finite` is given, the first row of the corpus with a value that is infinite or
-/// not a number is left in it.
+/// For each query its best rows. If `not_finite` is given, the first row of the corpus with a value
+/// that is infinite or not a number is left in it.
 pub(crate) fn search(
     similarity: Similarity,
     queries: &ArrayRef2<f32>,
@@ -83,8 +84,8 @@ pub(crate) fn search(
     queries.axis_chunks_iter(Axis(0), chunks.queries).flat_map(scan).collect()
 }
 
-/// Into `scores` `[Q, rows]` the similarity of each query to each row, for the cosine of queries of length 1 without the
-/// division by the length of the row.
+/// Into `scores` `[Q, rows]` the similarity of each query to each row, for the cosine of queries of
+/// length 1 without the division by the length of the row.
 fn score(
     isa: Isa,
     similarity: Similarity,

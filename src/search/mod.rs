@@ -6,8 +6,9 @@
 //! | `int8`, `uint8`, bits | [`semantic_search_quantized`] |
 //! | the same, the best candidates scored again by finer numbers | [`semantic_search_rescored`] |
 //!
-//! All score the corpus in blocks, in parallel on the caller's rayon pool, so that memory does not grow with the number of
-//! queries times that of rows; neither blocks nor threads show in the result. Equal scores are ordered by ascending row.
+//! All score the corpus in blocks, in parallel on the caller's rayon pool, so that memory does not
+//! grow with the number of queries times that of rows; neither blocks nor threads show in the
+//! result. Equal scores are ordered by ascending row.
 //!
 //! ```
 //! use mpnet::search::{SearchOptions, semantic_search_with};
@@ -42,12 +43,12 @@ pub use top_k::Hit;
 
 pub(crate) use dense::{Chunks, search};
 
-/// For each query the `top_k` rows of `corpus` with the largest cosine, best first; equal scores by ascending row. Fewer
-/// if the corpus is smaller.
+/// For each query the `top_k` rows of `corpus` with the largest cosine, best first; equal scores by
+/// ascending row. Fewer if the corpus is smaller.
 ///
-/// `queries`: `[Q, D]`, `corpus`: `[C, D]`; rows need not have length 1. A row whose score is not a number comes last. To be told
-/// of such rows, and of other input that makes no sense, use [`semantic_search_with`], which searches by other similarities than
-/// the cosine, too.
+/// `queries`: `[Q, D]`, `corpus`: `[C, D]`; rows need not have length 1. A row whose score is not a
+/// number comes last. To be told of such rows, and of other input that makes no sense, use
+/// [`semantic_search_with`], which searches by other similarities than the cosine, too.
 ///
 /// ```
 /// use mpnet::{ndarray::arr2, search::semantic_search};

@@ -58,8 +58,8 @@ impl SearchOptions {
         self
     }
 
-    /// Queries for which the corpus is read at once, 256 by default. More read it less often and take more memory: about a
-    /// kilobyte and `32 · top_k` bytes for each query and thread.
+    /// Queries for which the corpus is read at once, 256 by default. More read it less often and
+    /// take more memory: about a kilobyte and `32 · top_k` bytes for each query and thread.
     ///
     /// ```
     /// let options = mpnet::search::SearchOptions::default().query_chunk_size(64);
@@ -70,7 +70,8 @@ impl SearchOptions {
         self
     }
 
-    /// Rows of the corpus that one task scores at most, 65 536 by default: a bound on what a thread does without pause.
+    /// Rows of the corpus that one task scores at most, 65 536 by default: a bound on what a thread
+    /// does without pause.
     ///
     /// ```
     /// let options = mpnet::search::SearchOptions::default().corpus_chunk_size(10_000);
@@ -88,11 +89,14 @@ impl SearchOptions {
     }
 }
 
-/// As [`semantic_search`](super::semantic_search), with options, and an error for what cannot be searched.
+/// As [`semantic_search`](super::semantic_search), with options, and an error for what cannot be
+/// searched.
 ///
-/// `queries`: `[Q, D]`, `corpus`: `[C, D]`. For each query up to `top_k` hits, best first. No queries give no lists.
+/// `queries`: `[Q, D]`, `corpus`: `[C, D]`. For each query up to `top_k` hits, best first. No
+/// queries give no lists.
 ///
-/// Mirrors `sentence_transformers.util.semantic_search`, whose chunk sizes do not show in the result either.
+/// Mirrors `sentence_transformers.util.semantic_search`, whose chunk sizes do not show in the
+/// result either.
 ///
 /// ```
 /// use mpnet::ndarray::arr2;
@@ -109,8 +113,11 @@ impl SearchOptions {
 ///
 /// # Errors
 ///
-/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row of either that
-/// has a value that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows,
+/// [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns,
+/// [`InputProblem::Width`](crate::InputProblem::Width) if the widths differ,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for a row of either that has a value
+/// that is infinite or not a number, [`Error::Option`] if `top_k` or a chunk size is 0.
 pub fn semantic_search_with(
     queries: &ArrayRef2<f32>,
     corpus: &ArrayRef2<f32>,

@@ -17,15 +17,18 @@ const CHUNK: usize = 1 << 18;
 const BLOCK_OF_BITS: usize = 1024;
 const BLOCK_OF_INTEGERS: usize = 256;
 
-/// For each query the `top_k` rows of a quantised corpus that are most like it, best first; equal scores by ascending row.
+/// For each query the `top_k` rows of a quantised corpus that are most like it, best first; equal
+/// scores by ascending row.
 ///
-/// `queries` and `corpus` are of one precision and have the same number of columns. Scores are dot products for `int8` and `uint8`, of
-/// the buckets as they are, summed exactly (and rounded to the 24 bits of an `f32`, which matters from a width of 258 for `uint8`
-/// and 1024 for `int8`, if at all), and minus the Hamming distance for `binary` and `ubinary`: larger is more alike. `float32` is searched by
-/// dot product, too.
+/// `queries` and `corpus` are of one precision and have the same number of columns. Scores are dot
+/// products for `int8` and `uint8`, of the buckets as they are, summed exactly (and rounded to the
+/// 24 bits of an `f32`, which matters from a width of 258 for `uint8` and 1024 for `int8`, if at
+/// all), and minus the Hamming distance for `binary` and `ubinary`: larger is more alike. `float32`
+/// is searched by dot product, too.
 ///
-/// The first stage of `sentence_transformers.quantization`'s `semantic_search_faiss` and `semantic_search_usearch`, without
-/// rescoring; [`semantic_search_rescored`](super::semantic_search_rescored) is the whole.
+/// The first stage of `sentence_transformers.quantization`'s `semantic_search_faiss` and
+/// `semantic_search_usearch`, without rescoring;
+/// [`semantic_search_rescored`](super::semantic_search_rescored) is the whole.
 ///
 /// ```
 /// use mpnet::ndarray::arr2;
@@ -41,9 +44,12 @@ const BLOCK_OF_INTEGERS: usize = 256;
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if the precisions differ, `top_k` is 0 or rows of integers are wider than 33 025, [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without
-/// rows, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns, [`InputProblem::Width`](crate::InputProblem::Width) if the numbers of columns differ, [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for `float32` with a value that is infinite or not a
-/// number.
+/// [`Error::Option`] if the precisions differ, `top_k` is 0 or rows of integers are wider than 33
+/// 025, [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows,
+/// [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns,
+/// [`InputProblem::Width`](crate::InputProblem::Width) if the numbers of columns differ,
+/// [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for `float32` with a value that is
+/// infinite or not a number.
 pub fn semantic_search_quantized(
     queries: &QuantizedView,
     corpus: &QuantizedView,

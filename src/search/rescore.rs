@@ -24,7 +24,8 @@ use crate::rows::{finite, has_columns, not_finite, same_width};
 pub enum Rescore<'a> {
     /// Not at all: hits keep the score of the first stage, as of [`semantic_search_quantized`].
     None,
-    /// The quantised corpus itself, as the reference does: its bits as 0 and 1, its buckets as the values they stand for.
+    /// The quantised corpus itself, as the reference does: its bits as 0 and 1, its buckets as the
+    /// values they stand for.
     #[default]
     Corpus,
     /// The same corpus in `int8`, with its ranges: for a first stage of bits.
@@ -33,7 +34,8 @@ pub enum Rescore<'a> {
     Float32(ArrayView2<'a, f32>),
 }
 
-/// Options of [`semantic_search_rescored`]. The default: the 10 best of 20 candidates, scored again by the corpus itself.
+/// Options of [`semantic_search_rescored`]. The default: the 10 best of 20 candidates, scored again
+/// by the corpus itself.
 ///
 /// ```
 /// use mpnet::search::{Rescore, RescoreOptions};
@@ -111,12 +113,14 @@ impl<'a> RescoreOptions<'a> {
     }
 }
 
-/// For each `f32` query the best rows of a quantised corpus: the query is quantised, the best `top_k · rescore_multiplier` rows are
-/// found as by [`semantic_search_quantized`], and those are scored again by the query as it was.
+/// For each `f32` query the best rows of a quantised corpus: the query is quantised, the best
+/// `top_k · rescore_multiplier` rows are found as by [`semantic_search_quantized`], and those are
+/// scored again by the query as it was.
 ///
 /// `queries`: `[Q, D]`; `corpus`: `[C, D]`, or `[C, ⌈D/8⌉]` bytes of bits.
 ///
-/// Mirrors `sentence_transformers.quantization`'s `semantic_search_faiss` and `semantic_search_usearch` with exact search.
+/// Mirrors `sentence_transformers.quantization`'s `semantic_search_faiss` and
+/// `semantic_search_usearch` with exact search.
 ///
 /// ```
 /// use mpnet::ndarray::arr2;
@@ -134,9 +138,12 @@ impl<'a> RescoreOptions<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing; [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows, [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns; [`InputProblem::Width`](crate::InputProblem::Width) if
-/// queries, corpus, ranges or the finer corpus do not fit together; [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for embeddings with a value that is
-/// infinite or not a number.
+/// [`Error::Option`] if `top_k` or the multiplier is 0, or ranges are missing;
+/// [`InputProblem::Empty`](crate::InputProblem::Empty) for a corpus without rows,
+/// [`InputProblem::NoColumns`](crate::InputProblem::NoColumns) for rows without columns;
+/// [`InputProblem::Width`](crate::InputProblem::Width) if queries, corpus, ranges or the finer
+/// corpus do not fit together; [`InputProblem::NotFinite`](crate::InputProblem::NotFinite) for
+/// embeddings with a value that is infinite or not a number.
 pub fn semantic_search_rescored(
     queries: &ArrayRef2<f32>,
     corpus: &QuantizedView,

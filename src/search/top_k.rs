@@ -1,4 +1,5 @@
-//! [`TopK`]: the best of a stream of scores; and [`scan`], which runs a corpus through many of them.
+//! [`TopK`]: the best of a stream of scores; and [`scan`], which runs a corpus through many of
+//! them.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -23,7 +24,8 @@ pub struct Hit {
 }
 
 impl Hit {
-    /// Better hits first: the higher score, then the earlier row. A score that is not a number is worse than any other.
+    /// Better hits first: the higher score, then the earlier row. A score that is not a number is
+    /// worse than any other.
     pub(crate) fn rank(&self, other: &Self) -> Ordering {
         key(other.score).total_cmp(&key(self.score)).then(self.corpus_id.cmp(&other.corpus_id))
     }
@@ -51,13 +53,15 @@ fn cut(hits: &mut Vec<Hit>, k: usize) {
 
 /// The best `k` of the hits that it is offered, by ascending row.
 ///
-/// Most rows of a large corpus are worse than the `k` best so far. So the common case is a comparison with a threshold, of many
-/// scores at once; what passes is collected and, when twice `k` are there, cut to the better half: no heap, no sort.
+/// Most rows of a large corpus are worse than the `k` best so far. So the common case is a
+/// comparison with a threshold, of many scores at once; what passes is collected and, when twice
+/// `k` are there, cut to the better half: no heap, no sort.
 #[derive(Debug, Clone)]
 struct TopK {
     k: usize,
     hits: Vec<Hit>,
-    /// The score of the worst of `k` hits, which a later row has to beat; not a number while there may be fewer.
+    /// The score of the worst of `k` hits, which a later row has to beat; not a number while there
+    /// may be fewer.
     threshold: f32,
 }
 
@@ -97,7 +101,8 @@ impl TopK {
     }
 }
 
-/// Whether a score may belong to the best, if only more than `threshold` will do. What is not a number is sorted out later.
+/// Whether a score may belong to the best, if only more than `threshold` will do. What is not a
+/// number is sorted out later.
 #[inline(always)]
 fn beats(score: f32, threshold: f32) -> bool {
     (score > threshold) | score.is_nan() | threshold.is_nan()
@@ -116,10 +121,11 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// For each query the best hits. `score(scratch, rows, scores)` writes the scores `[Q, rows]` of a block of rows; `scratch`
-    /// makes what a task keeps from block to block.
+    /// For each query the best hits. `score(scratch, rows, scores)` writes the scores `[Q, rows]`
+    /// of a block of rows; `scratch` makes what a task keeps from block to block.
     ///
-    /// The order of hits is total, so neither the number of threads nor the size of chunks and blocks shows.
+    /// The order of hits is total, so neither the number of threads nor the size of chunks and
+    /// blocks shows.
     pub(super) fn run<T>(
         self,
         scratch: impl Fn() -> T + Sync,

@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::kernels::Team;
 use crate::model::Buffers;
 
-/// Tokens that a thread computes at once if it has a batch to itself: enough rows for the products, and intermediate results
-/// (8 MiB for the base model) that stay in a last-level cache. If batches of so many are uneven, as with long texts, they are
-/// larger.
+/// Tokens that a thread computes at once if it has a batch to itself: enough rows for the products,
+/// and intermediate results (8 MiB for the base model) that stay in a last-level cache. If batches
+/// of so many are uneven, as with long texts, they are larger.
 const TOKENS_PER_THREAD: [usize; 2] = [256, 512];
 
 /// Fewer tokens than this are not worth a thread's reading all of the weights.
@@ -18,8 +18,9 @@ const FEWEST_TOKENS: usize = 128;
 
 /// The batches of a call, and how they are to be computed.
 ///
-/// Where there is enough for all threads each takes whole batches, and nobody waits for anybody. A few texts, or a single
-/// one, are computed by all threads together. The embeddings have the same bits either way.
+/// Where there is enough for all threads each takes whole batches, and nobody waits for anybody. A
+/// few texts, or a single one, are computed by all threads together. The embeddings have the same
+/// bits either way.
 #[derive(Debug)]
 pub(super) enum Batches {
     /// One after another, each by all threads.
@@ -29,7 +30,8 @@ pub(super) enum Batches {
 }
 
 impl Batches {
-    /// Divides `texts`, so that at most `budget` tokens are computed at once (unless a single text has more).
+    /// Divides `texts`, so that at most `budget` tokens are computed at once (unless a single text
+    /// has more).
     pub(super) fn new<I: AsRef<[u32]>>(
         texts: &[I],
         config: &Config,
@@ -43,7 +45,8 @@ impl Batches {
                 break;
             }
             let batches = Batch::even(texts, config, threads, limit)?;
-            // Where the batches do not divide evenly, as with a few long texts, threads would stand idle.
+            // Where the batches do not divide evenly, as with a few long texts, threads would stand
+            // idle.
             let tokens = |batch: &Batch| batch.ids().len();
             let rounds = batches.len().div_ceil(threads);
             let longest = batches.iter().map(tokens).max().unwrap_or(0);
@@ -54,9 +57,9 @@ impl Batches {
         Ok(Self::Together(Batch::by_length(texts, config, budget)?))
     }
 
-    /// Calls `work` for each batch, with the threads of `team` that are to compute it and memory for it, until an error;
-    /// and `between` after each batch that the calling thread took part in, on that thread, outside of all locks and
-    /// work.
+    /// Calls `work` for each batch, with the threads of `team` that are to compute it and memory
+    /// for it, until an error; and `between` after each batch that the calling thread took part in,
+    /// on that thread, outside of all locks and work.
     pub(super) fn for_each(
         &self,
         team: &Team,
@@ -170,7 +173,8 @@ mod tests {
         // Texts of more tokens than a batch should have: larger batches.
         let lengths: Vec<usize> = (0..400).map(|i| 8 + (i * 37) % 300).collect();
         let (_, tokens, _) = divided(&lengths, 2048);
-        // Long texts fill a batch in twos or threes; the last, short ones even them out as far as they go.
+        // Long texts fill a batch in twos or threes; the last, short ones even them out as far as
+        // they go.
         let (least, most) = (tokens.iter().min().unwrap(), tokens.iter().max().unwrap());
         assert!(tokens.len().is_multiple_of(2) && most - least < 100, "{tokens:?}");
     }

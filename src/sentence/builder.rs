@@ -84,7 +84,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the machine has.
+    /// The instruction set; unless set, the one that `MPNET_ISA` names, or the fastest that the
+    /// machine has.
     ///
     /// ```
     /// use mpnet::{Isa, SentenceEncoder};
@@ -115,8 +116,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// How many tokens are computed at once, 2048 unless set; a longer text is computed alone. Memory for intermediate
-    /// results grows with it; the embeddings do not change by a bit.
+    /// How many tokens are computed at once, 2048 unless set; a longer text is computed alone.
+    /// Memory for intermediate results grows with it; the embeddings do not change by a bit.
     ///
     /// ```
     /// # let directory = "tests/data/tiny";
@@ -128,7 +129,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// The pooling, instead of the model's own. Not for a model with a Dense module, which was trained for its own.
+    /// The pooling, instead of the model's own. Not for a model with a Dense module, which was
+    /// trained for its own.
     ///
     /// ```
     /// use mpnet::{Pooling, PoolingMode, SentenceEncoder};
@@ -175,8 +177,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// The name of the prompt that [`encode`](SentenceEncoder::encode) puts before every text, instead of the model's own
-    /// setting.
+    /// The name of the prompt that [`encode`](SentenceEncoder::encode) puts before every text,
+    /// instead of the model's own setting.
     ///
     /// ```
     /// use mpnet::SentenceEncoder;
@@ -206,8 +208,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// Keep only the first `k` components of every embedding, instead of what the model's own setting says; see
-    /// [`EncodeOptions::truncate_dim`](super::EncodeOptions::truncate_dim).
+    /// Keep only the first `k` components of every embedding, instead of what the model's own
+    /// setting says; see [`EncodeOptions::truncate_dim`](super::EncodeOptions::truncate_dim).
     ///
     /// ```
     /// # let directory = "tests/data/tiny";
@@ -220,18 +222,21 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// A file to keep the packed weights in, by custom called `mpnet-packed.bin`: if it is there, it is mapped instead of packing
-    /// the weights again, and if it is not, it is written. It takes the place of reading the checkpoint into memory, so
-    /// that a start is faster and processes on one machine share the weights' memory.
+    /// A file to keep the packed weights in, by custom called `mpnet-packed.bin`: if it is there,
+    /// it is mapped instead of packing the weights again, and if it is not, it is written. It takes
+    /// the place of reading the checkpoint into memory, so that a start is faster and processes on
+    /// one machine share the weights' memory.
     ///
-    /// The file is for one checkpoint, instruction set, precision and version of this crate. Every load compares it with all bytes
-    /// of the weight files and checks all of its own. A file of packed weights that is for something else, or damaged, is replaced,
-    /// and so is an empty file. Any other file is left alone. A symbolic link is followed. The file stays mapped for
-    /// as long as the encoder lives: nobody may change it in place meanwhile (to replace or delete it is fine).
+    /// The file is for one checkpoint, instruction set, precision and version of this crate. Every
+    /// load compares it with all bytes of the weight files and checks all of its own. A file of
+    /// packed weights that is for something else, or damaged, is replaced, and so is an empty file.
+    /// Any other file is left alone. A symbolic link is followed. The file stays mapped for as long
+    /// as the encoder lives: nobody may change it in place meanwhile (to replace or delete it is
+    /// fine).
     ///
-    /// [`build`](Self::build) fails with [`Error::Save`] if the path is that of a file which does not hold packed weights, before
-    /// anything is packed; with [`Error::Io`] if it is a directory or a device, or the file cannot be read or, when it has to be,
-    /// written.
+    /// [`build`](Self::build) fails with [`Error::Save`] if the path is that of a file which does
+    /// not hold packed weights, before anything is packed; with [`Error::Io`] if it is a directory
+    /// or a device, or the file cannot be read or, when it has to be, written.
     ///
     /// ```
     /// use mpnet::SentenceEncoder;
@@ -247,8 +252,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
         self
     }
 
-    /// Takes the parameters of the transformer from memory, and everything else from the files, whose
-    /// weights are not read: for a model that is being trained.
+    /// Takes the parameters of the transformer from memory, and everything else from the files,
+    /// whose weights are not read: for a model that is being trained.
     ///
     /// The encoder has the same bits as one that is loaded from these parameters after
     /// [`MpnetParameters::save`]. It keeps its own copy, prepared for products: later changes of
@@ -282,8 +287,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// An [`Error`] that names the file, field or tensor, if one is missing, damaged or not supported;
-    /// [`Error::Option`] if an option contradicts the model.
+    /// An [`Error`] that names the file, field or tensor, if one is missing, damaged or not
+    /// supported; [`Error::Option`] if an option contradicts the model.
     pub fn build(self) -> Result<SentenceEncoder> {
         let isa = Isa::choose(self.isa)?;
         if self.parameters.is_some() && self.packed_cache.is_some() {
@@ -399,8 +404,8 @@ impl<'a> SentenceEncoderBuilder<'a> {
     }
 
     /// The caller's length if there is one, else the model's: that of the tokenizer's calls, of its
-    /// arguments or of the transformer module, else the smaller of what the tokenizer's files and the
-    /// position table allow.
+    /// arguments or of the transformer module, else the smaller of what the tokenizer's files and
+    /// the position table allow.
     fn resolve_length(
         &self,
         config: &Config,

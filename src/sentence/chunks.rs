@@ -1,4 +1,5 @@
-//! Late chunking: a text is computed as a whole, and each of its chunks gets a vector of what its tokens have become.
+//! Late chunking: a text is computed as a whole, and each of its chunks gets a vector of what its
+//! tokens have become.
 
 use std::ops::Range;
 
@@ -54,20 +55,22 @@ pub struct Chunk {
     pub chars: Range<usize>,
     /// Tokens that its embedding is made of.
     pub tokens: usize,
-    /// Tokens of it that were cut off with the end of the text, under [`Overflow::Truncate`](super::Overflow::Truncate): above 0, its
-    /// embedding is that of its beginning.
+    /// Tokens of it that were cut off with the end of the text, under
+    /// [`Overflow::Truncate`](super::Overflow::Truncate): above 0, its embedding is that of its
+    /// beginning.
     pub dropped: usize,
 }
 
 impl SentenceEncoder {
-    /// A vector for each chunk of `text`, which is computed as a whole first: so that a chunk that says "the city" knows of
-    /// which city its document speaks.
+    /// A vector for each chunk of `text`, which is computed as a whole first: so that a chunk that
+    /// says "the city" knows of which city its document speaks.
     ///
-    /// `chunks` are ranges of bytes, of the caller's own making or from [`split`](crate::split); they may overlap, and need
-    /// not cover the text. A token belongs to the chunks that its first byte is in. The model's pooling is applied to the hidden
-    /// states of a chunk's tokens, without special tokens and prompt, then the modules after it, as to a text. A text that is longer
-    /// than the model needs [`Overflow::Window`](super::Overflow::Window); its tokens are then those of
-    /// [`encode_tokens`](Self::encode_tokens).
+    /// `chunks` are ranges of bytes, of the caller's own making or from [`split`](crate::split);
+    /// they may overlap, and need not cover the text. A token belongs to the chunks that its first
+    /// byte is in. The model's pooling is applied to the hidden states of a chunk's tokens, without
+    /// special tokens and prompt, then the modules after it, as to a text. A text that is longer
+    /// than the model needs [`Overflow::Window`](super::Overflow::Window); its tokens are then
+    /// those of [`encode_tokens`](Self::encode_tokens).
     ///
     /// Source: Günther et al. 2024, "Late Chunking", <https://arxiv.org/abs/2409.04701>.
     ///
@@ -85,8 +88,10 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// As [`encode_with`](Self::encode_with); [`Error::Chunk`] if a chunk is not a range of `text`, or no token of it was
-    /// kept (of one that was cut in half, [`Chunk::dropped`] tells); [`Error::Option`] if the model pools by the first or the last token, which leaves nothing to chunk.
+    /// As [`encode_with`](Self::encode_with); [`Error::Chunk`] if a chunk is not a range of `text`,
+    /// or no token of it was kept (of one that was cut in half, [`Chunk::dropped`] tells);
+    /// [`Error::Option`] if the model pools by the first or the last token, which leaves nothing to
+    /// chunk.
     pub fn encode_chunks(
         &self,
         text: &str,
@@ -164,9 +169,9 @@ impl Call<'_> {
     }
 }
 
-/// Where tokens begin, none after the next one. Two of one character may be out of order: where a normalizer makes a space
-/// and an accent of `¨`, the post-processor takes the space off, and the first of them, left with nothing, begins at the
-/// character's end. It goes with the other.
+/// Where tokens begin, none after the next one. Two of one character may be out of order: where a
+/// normalizer makes a space and an accent of `¨`, the post-processor takes the space off, and the
+/// first of them, left with nothing, begins at the character's end. It goes with the other.
 fn in_order<T>(starts: impl Iterator<Item = (usize, T)>) -> Vec<(usize, T)> {
     let mut starts: Vec<(usize, T)> = starts.collect();
     let mut next = usize::MAX;

@@ -57,7 +57,8 @@ impl Dense {
         }
         let activation = match fields.get("activation_function") {
             None => Activation::Tanh,
-            // The reference runs no other package's class; it takes Tanh in its place, with a warning.
+            // The reference runs no other package's class; it takes Tanh in its place, with a
+            // warning.
             Some(class) => class
                 .as_str()
                 .filter(|class| class.starts_with("torch."))

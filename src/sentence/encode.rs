@@ -3,9 +3,9 @@
 //! [`Call::embed`] is the whole of it for a part of the texts. Token embeddings and late chunking
 //! take the hidden states from the same [`Call::for_each_batch`].
 //!
-//! Three numbers point into a call: a *text* is a place in what the caller gave; a *window* is one of
-//! the pieces that a text is computed in, counted over all texts of a part; a *row* is a token of a
-//! batch.
+//! Three numbers point into a call: a *text* is a place in what the caller gave; a *window* is one
+//! of the pieces that a text is computed in, counted over all texts of a part; a *row* is a token
+//! of a batch.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -54,8 +54,8 @@ impl<'c> Call<'c> {
         let tokens = |part: &Range<usize>| -> Result<Vec<Windows>> {
             self.tokens(&texts[part.clone()], part.start)?.into_iter().collect()
         };
-        // Under this policy every text has to fit before any is computed. The tokens of one that fits
-        // take less memory than its embedding, so they are kept.
+        // Under this policy every text has to fit before any is computed. The tokens of one that
+        // fits take less memory than its embedding, so they are kept.
         let mut known = match self.plan.overflow {
             Overflow::Error => parts.iter().map(tokens).collect::<Result<VecDeque<_>>>()?,
             _ => VecDeque::new(),
@@ -67,8 +67,8 @@ impl<'c> Call<'c> {
         Ok(())
     }
 
-    /// The tokens of each text, with its prompt before it, or its error. `first` is the number of the
-    /// first text.
+    /// The tokens of each text, with its prompt before it, or its error. `first` is the number of
+    /// the first text.
     pub(super) fn tokens<S: AsRef<str>>(
         &self,
         texts: &[S],
@@ -174,8 +174,8 @@ impl SentenceEncoder {
     }
 }
 
-/// The mean of each text's windows by their number of pooled tokens: `pooled: [windows, D]` → `[B, D]`. The first `skip`
-/// tokens of a window were not pooled.
+/// The mean of each text's windows by their number of pooled tokens: `pooled: [windows, D]` →
+/// `[B, D]`. The first `skip` tokens of a window were not pooled.
 fn mean_of_windows(pooled: &Array2<f32>, texts: &[Windows], skip: usize) -> Array2<f32> {
     let mut means = Array2::zeros((texts.len(), pooled.ncols()));
     let mut rows = pooled.rows().into_iter();

@@ -14,13 +14,14 @@ struct Architectures {
     architectures: Vec<String>,
 }
 
-/// Fails if `files` are those of an adapter, or of a model that sentence-transformers has another class for. Warns if they
-/// are not those of sentence-transformers at all.
+/// Fails if `files` are those of an adapter, or of a model that sentence-transformers has another
+/// class for. Warns if they are not those of sentence-transformers at all.
 pub(super) fn refuse_other_models(files: &ModelFiles) -> Result<()> {
     refuse_adapter(files, "")?;
     let settings: Map<String, Value> = files.json(SETTINGS)?.unwrap_or_default();
     let kind = settings.get("model_type").unwrap_or(&Value::Null);
-    // One that is null is another kind to sentence-transformers, too, which takes the mean of the hidden states then.
+    // One that is null is another kind to sentence-transformers, too, which takes the mean of the
+    // hidden states then.
     let is_null = kind.is_null() && settings.contains_key("model_type") && files.has(MODULES);
     if is_null || !(kind.is_null() || kind == "SentenceTransformer") {
         let advice = match kind.as_str() {

@@ -46,14 +46,16 @@ use plan::Plan;
 use progress::Meter;
 use transformer::TransformerSettings;
 
-/// A sentence-transformers model: a tokenizer, the MPNet encoder, a pooling, and what comes after it.
+/// A sentence-transformers model: a tokenizer, the MPNet encoder, a pooling, and what comes after
+/// it.
 ///
-/// All methods take `&self`; one encoder serves any number of threads. Work is shared among the threads of the rayon
-/// pool that the caller is in (`pool.install(|| encoder.encode(&texts))`), the global one otherwise. The calling thread
-/// computes too, and the others help it as far as they are free. A thread that helps takes up other jobs of the pool
-/// between two batches: a query beside a long call waits for one batch, unless each thread of the pool has a call of its
-/// own. A text's embedding is the same to the last bit whatever else is in the call, in whatever order, on however many
-/// threads.
+/// All methods take `&self`; one encoder serves any number of threads. Work is shared among the
+/// threads of the rayon pool that the caller is in (`pool.install(|| encoder.encode(&texts))`), the
+/// global one otherwise. The calling thread computes too, and the others help it as far as they are
+/// free. A thread that helps takes up other jobs of the pool between two batches: a query beside a
+/// long call waits for one batch, unless each thread of the pool has a call of its own. A text's
+/// embedding is the same to the last bit whatever else is in the call, in whatever order, on
+/// however many threads.
 ///
 /// A clone shares the weights and the tokenizer: it takes a few hundred bytes.
 ///
@@ -93,7 +95,8 @@ const _: () = {
 };
 
 impl SentenceEncoder {
-    /// Loads a sentence-transformers directory as its `modules.json` says; without one, an encoder with mean pooling.
+    /// Loads a sentence-transformers directory as its `modules.json` says; without one, an encoder
+    /// with mean pooling.
     ///
     /// Weight files are mapped while they are read: nobody may change them until this returns.
     ///
@@ -115,8 +118,9 @@ impl SentenceEncoder {
 
     /// Loads an encoder from the bytes of `model.safetensors`, `config.json` and `tokenizer.json`.
     ///
-    /// As nothing says otherwise, embeddings are the mean of the hidden states, not normalised. For other modules, give
-    /// their files too, by [`ModelFiles::in_memory`], or set them on the [`builder`](Self::builder).
+    /// As nothing says otherwise, embeddings are the mean of the hidden states, not normalised. For
+    /// other modules, give their files too, by [`ModelFiles::in_memory`], or set them on the
+    /// [`builder`](Self::builder).
     ///
     /// ```
     /// use mpnet::SentenceEncoder;
@@ -156,8 +160,8 @@ impl SentenceEncoder {
         SentenceEncoderBuilder::new(files.into())
     }
 
-    /// The embedding of each text, `[B, D]`. Texts that are too long are truncated, with a warning by `tracing`; see
-    /// [`encode_with`](Self::encode_with) for a report instead.
+    /// The embedding of each text, `[B, D]`. Texts that are too long are truncated, with a warning
+    /// by `tracing`; see [`encode_with`](Self::encode_with) for a report instead.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -170,15 +174,18 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) or [`TextProblem::TokenId`](crate::TextProblem::TokenId) if the tokenizer fails, which a tokenizer that fits its model does not.
+    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) or
+    /// [`TextProblem::TokenId`](crate::TextProblem::TokenId) if the tokenizer fails, which a
+    /// tokenizer that fits its model does not.
     pub fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Array2<f32>> {
         self.encode_with(texts, &EncodeOptions::default()).map(|report| self.warn_if_cut(report))
     }
 
-    /// As [`encode`](Self::encode), with the model's prompt named `query` before every text, and not the default prompt: for
-    /// the questions of a search.
+    /// As [`encode`](Self::encode), with the model's prompt named `query` before every text, and
+    /// not the default prompt: for the questions of a search.
     ///
-    /// Source: `SentenceTransformer.encode_query`. Every model has that prompt; if its files do not name it, it is empty.
+    /// Source: `SentenceTransformer.encode_query`. Every model has that prompt; if its files do not
+    /// name it, it is empty.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -197,7 +204,8 @@ impl SentenceEncoder {
             .map(|report| self.warn_if_cut(report))
     }
 
-    /// As [`encode_query`](Self::encode_query), as `options` ask; a prompt in the options takes the place of the model's.
+    /// As [`encode_query`](Self::encode_query), as `options` ask; a prompt in the options takes the
+    /// place of the model's.
     ///
     /// ```
     /// use mpnet::{EncodeOptions, Overflow};
@@ -220,12 +228,12 @@ impl SentenceEncoder {
         self.encode_with(texts, &options.for_task(Task::Query))
     }
 
-    /// As [`encode`](Self::encode), with the model's prompt named `document` before every text, and not the default
-    /// prompt: for the texts that are searched.
+    /// As [`encode`](Self::encode), with the model's prompt named `document` before every text, and
+    /// not the default prompt: for the texts that are searched.
     ///
-    /// Source: `SentenceTransformer.encode_document`. Every model has that prompt; if its files do not name it, it is empty. So
-    /// a prompt named `passage` or `corpus`, for which the reference would look next, is used only if asked for by
-    /// [`prompt_name`](EncodeOptions::prompt_name).
+    /// Source: `SentenceTransformer.encode_document`. Every model has that prompt; if its files do
+    /// not name it, it is empty. So a prompt named `passage` or `corpus`, for which the reference
+    /// would look next, is used only if asked for by [`prompt_name`](EncodeOptions::prompt_name).
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -243,8 +251,8 @@ impl SentenceEncoder {
             .map(|report| self.warn_if_cut(report))
     }
 
-    /// As [`encode_document`](Self::encode_document), as `options` ask; a prompt in the options takes the place of the
-    /// model's.
+    /// As [`encode_document`](Self::encode_document), as `options` ask; a prompt in the options
+    /// takes the place of the model's.
     ///
     /// ```
     /// use mpnet::EncodeOptions;
@@ -285,8 +293,8 @@ impl SentenceEncoder {
 
     /// The embedding of each text, `[B, D]`, as `options` ask, with a report on each text.
     ///
-    /// Texts are taken up a part at a time ([`EncodeOptions::tokens_per_batch`] says how much), so that any number of them needs
-    /// little more memory than their embeddings.
+    /// Texts are taken up a part at a time ([`EncodeOptions::tokens_per_batch`] says how much), so
+    /// that any number of them needs little more memory than their embeddings.
     ///
     /// ```
     /// use mpnet::{EncodeOptions, Error, Overflow};
@@ -304,9 +312,11 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode); [`TextProblem::TooLong`](crate::TextProblem::TooLong) under [`Overflow::Error`]; [`Error::Cancelled`](crate::Error::Cancelled);
-    /// [`Error::Option`](crate::Error::Option) if the model has no prompt of the name asked for, `truncate_dim` is not from 1 to the embedding's
-    /// width, `stride` leaves no room for another window, or `tokens_per_batch` is 0.
+    /// As [`encode`](Self::encode); [`TextProblem::TooLong`](crate::TextProblem::TooLong) under
+    /// [`Overflow::Error`]; [`Error::Cancelled`](crate::Error::Cancelled);
+    /// [`Error::Option`](crate::Error::Option) if the model has no prompt of the name asked for,
+    /// `truncate_dim` is not from 1 to the embedding's width, `stride` leaves no room for another
+    /// window, or `tokens_per_batch` is 0.
     pub fn encode_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -328,8 +338,8 @@ impl SentenceEncoder {
         })
     }
 
-    /// The similarity of each row of `a` to each row of `b` by the model's own function (cosine unless its
-    /// configuration says otherwise): `[A, D]`, `[B, D]` → `[A, B]`.
+    /// The similarity of each row of `a` to each row of `b` by the model's own function (cosine
+    /// unless its configuration says otherwise): `[A, D]`, `[B, D]` → `[A, B]`.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -346,7 +356,8 @@ impl SentenceEncoder {
         self.settings.similarity.all(a, b)
     }
 
-    /// The similarity of row `i` of `a` to row `i` of `b` by the model's own function: `[A, D]`, `[A, D]` → `[A]`.
+    /// The similarity of row `i` of `a` to row `i` of `b` by the model's own function: `[A, D]`,
+    /// `[A, D]` → `[A]`.
     ///
     /// Source: `SentenceTransformer.similarity_pairwise`.
     ///

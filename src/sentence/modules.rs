@@ -1,4 +1,5 @@
-//! A sentence-transformers directory as its files describe it: which modules, in which order, with which settings.
+//! A sentence-transformers directory as its files describe it: which modules, in which order, with
+//! which settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +73,8 @@ pub(super) struct Pipeline {
     /// Where the transformer's files are: `""`, or a folder ending in `/`.
     pub(super) folder: String,
     pub(super) transformer: TransformerSettings,
-    /// Whether there is a `modules.json`. Without one, sentence-transformers reads no file of its own.
+    /// Whether there is a `modules.json`. Without one, sentence-transformers reads no file of its
+    /// own.
     pub(super) is_saved: bool,
     pub(super) config: Config,
     pub(super) pooling: Pooling,
@@ -108,8 +110,8 @@ const MODULE_CLASSES: [(&str, &str); 6] = [
 ];
 
 impl Entry {
-    /// The module's class, if it is one of sentence-transformers' own; another package's class of the
-    /// same name may do anything.
+    /// The module's class, if it is one of sentence-transformers' own; another package's class of
+    /// the same name may do anything.
     fn kind(&self) -> Option<&'static str> {
         let rest = MODULE_PATHS.iter().find_map(|path| self.class.strip_prefix(path))?;
         let is = |(class, file): &&(&str, &str)| match rest.split_once('.') {
@@ -190,8 +192,8 @@ impl Pipeline {
         Ok(Self { folder, transformer, is_saved: true, config, pooling, modules, dim })
     }
 
-    /// A directory without `modules.json` is an encoder alone, which sentence-transformers pools by the mean and does
-    /// not normalise.
+    /// A directory without `modules.json` is an encoder alone, which sentence-transformers pools by
+    /// the mean and does not normalise.
     fn plain(files: &ModelFiles) -> Result<Self> {
         let transformer = TransformerSettings::new();
         let config = transformer.read_config(files, "")?;
@@ -232,8 +234,8 @@ fn check_names(entries: &[Entry]) -> Result<(), &str> {
     twice.map_or(Ok(()), Err)
 }
 
-/// The fields of a module's own `config.json`. Without a folder of its own it has no such file: that
-/// of the directory is the transformer's.
+/// The fields of a module's own `config.json`. Without a folder of its own it has no such file:
+/// that of the directory is the transformer's.
 fn module_fields(files: &ModelFiles, folder: &str) -> Result<Map<String, Value>> {
     match folder {
         "" => Ok(Map::new()),

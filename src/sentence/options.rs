@@ -1,4 +1,5 @@
-//! What a caller can ask of [`SentenceEncoder::encode_with`](super::SentenceEncoder::encode_with), and what it reports.
+//! What a caller can ask of [`SentenceEncoder::encode_with`](super::SentenceEncoder::encode_with),
+//! and what it reports.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use crate::error::Result;
 use crate::quantization::{EmbeddingPrecision, QuantizedEmbeddings, Ranges, quantize_embeddings};
 use crate::tokenizer::Windows;
 
-/// What happens to a text that has more tokens than [`max_seq_length`](super::SentenceEncoder::max_seq_length).
+/// What happens to a text that has more tokens than
+/// [`max_seq_length`](super::SentenceEncoder::max_seq_length).
 ///
 /// ```
 /// use mpnet::{EncodeOptions, Overflow};
@@ -26,21 +28,24 @@ use crate::tokenizer::Windows;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Its end is cut off (its beginning where the tokenizer's `truncation_side` is `left`), and the report says how
-    /// much. What sentence-transformers does, which does not say.
+    /// Its end is cut off (its beginning where the tokenizer's `truncation_side` is `left`), and
+    /// the report says how much. What sentence-transformers does, which does not say.
     #[default]
     Truncate,
-    /// The call fails with [`TextProblem::TooLong`](crate::TextProblem::TooLong), before anything is computed.
+    /// The call fails with [`TextProblem::TooLong`](crate::TextProblem::TooLong), before anything
+    /// is computed.
     Error,
     /// A text of any length is covered by overlapping windows, and no token is dropped.
     ///
-    /// Let `C` be `max_seq_length` less the special tokens and the prompt's. A text of more than `C` tokens is computed as
-    /// windows of `C` tokens, of which each begins `stride` tokens before the end of the one before it and the last ends with
-    /// the text: the windows of Hugging Face tokenizers with `return_overflowing_tokens`, whose word `stride` this is. Each window has
-    /// the special tokens and the prompt around it. With `pₖ` the pooled vector of window `k` and `nₖ` its pooled tokens, special
-    /// ones included, the text's pooled vector is `Σ nₖ pₖ / Σ nₖ`; under mean pooling, that is the mean over the tokens of all windows.
-    /// Dense, Normalize and what else follows the pooling is applied to it once. A text that fits has one window, and the same
-    /// bits as under the other policies.
+    /// Let `C` be `max_seq_length` less the special tokens and the prompt's. A text of more than
+    /// `C` tokens is computed as windows of `C` tokens, of which each begins `stride` tokens before
+    /// the end of the one before it and the last ends with the text: the windows of Hugging Face
+    /// tokenizers with `return_overflowing_tokens`, whose word `stride` this is. Each window has
+    /// the special tokens and the prompt around it. With `pₖ` the pooled vector of window `k` and
+    /// `nₖ` its pooled tokens, special ones included, the text's pooled vector is `Σ nₖ pₖ / Σ nₖ`;
+    /// under mean pooling, that is the mean over the tokens of all windows. Dense, Normalize and
+    /// what else follows the pooling is applied to it once. A text that fits has one window, and
+    /// the same bits as under the other policies.
     ///
     /// `stride` must be less than `C`.
     Window {
@@ -105,7 +110,8 @@ impl EncodeOptions {
         self
     }
 
-    /// Put before every text, with nothing between; `""` for none, even if the model has a default prompt.
+    /// Put before every text, with nothing between; `""` for none, even if the model has a default
+    /// prompt.
     ///
     /// ```
     /// use mpnet::EncodeOptions;
@@ -138,8 +144,8 @@ impl EncodeOptions {
         self
     }
 
-    /// Keep only the first `k` components (of a model trained for it). This comes after the model's own normalisation, so
-    /// that the result is shorter than 1; see [`EncodeOptions::normalize`].
+    /// Keep only the first `k` components (of a model trained for it). This comes after the model's
+    /// own normalisation, so that the result is shorter than 1; see [`EncodeOptions::normalize`].
     ///
     /// ```
     /// use mpnet::EncodeOptions;
@@ -171,10 +177,11 @@ impl EncodeOptions {
         self
     }
 
-    /// How many tokens are computed at once in this call, instead of
-    /// [the encoder's own setting](super::SentenceEncoderBuilder::tokens_per_batch); a longer text is computed alone. It also
-    /// bounds what is held at a time beside the result: some 256 bytes of text for each of these tokens (or one text that is longer),
-    /// its tokens, and the intermediate arrays of one batch. The embeddings do not change by a bit.
+    /// How many tokens are computed at once in this call, instead of [the encoder's own
+    /// setting](super::SentenceEncoderBuilder::tokens_per_batch); a longer text is computed alone.
+    /// It also bounds what is held at a time beside the result: some 256 bytes of text for each of
+    /// these tokens (or one text that is longer), its tokens, and the intermediate arrays of one
+    /// batch. The embeddings do not change by a bit.
     ///
     /// ```
     /// use mpnet::EncodeOptions;
@@ -222,13 +229,16 @@ impl EncodeOptions {
         self
     }
 
-    /// Called with what has been done so far: after each batch that the calling thread took part in, and once all are
-    /// done. Where each thread has batches of its own, one call tells of those that other threads finished meanwhile too.
+    /// Called with what has been done so far: after each batch that the calling thread took part
+    /// in, and once all are done. Where each thread has batches of its own, one call tells of those
+    /// that other threads finished meanwhile too.
     ///
-    /// The callback always runs on the thread that calls the encoder (with [`thread_pool`](Self::thread_pool), on the one
-    /// thread of that pool that the call runs on), one call after another; the counts never decrease. No lock is held and
-    /// nothing waits for it except this call, so it may use rayon and encode. While it runs, the other threads go on with
-    /// the batches that are left. If it panics, the remaining batches are left out, and the panic reaches the caller.
+    /// The callback always runs on the thread that calls the encoder (with
+    /// [`thread_pool`](Self::thread_pool), on the one thread of that pool that the call runs on),
+    /// one call after another; the counts never decrease. No lock is held and nothing waits for it
+    /// except this call, so it may use rayon and encode. While it runs, the other threads go on
+    /// with the batches that are left. If it panics, the remaining batches are left out, and the
+    /// panic reaches the caller.
     ///
     /// ```
     /// use mpnet::EncodeOptions;
@@ -293,8 +303,8 @@ pub struct EncodeReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TextReport {
-    /// Tokens that the embedding was computed from, special tokens and prompt included; those of every window, so that
-    /// a token in two of them counts twice.
+    /// Tokens that the embedding was computed from, special tokens and prompt included; those of
+    /// every window, so that a token in two of them counts twice.
     pub tokens: usize,
     /// Tokens of the text that were cut off.
     pub dropped: usize,
@@ -367,9 +377,10 @@ pub trait Embeddings {
     /// ```
     fn into_flat_vec(self) -> Vec<f32>;
 
-    /// The embeddings in another number format: what `encode(…, precision="…")` returns in sentence-transformers. `int8` and
-    /// `uint8` need `ranges` that the other embeddings they are compared with have too; without, the ranges are those of these
-    /// embeddings themselves, with a warning by `tracing` if there are fewer than 100. Other formats have no use for them.
+    /// The embeddings in another number format: what `encode(…, precision="…")` returns in
+    /// sentence-transformers. `int8` and `uint8` need `ranges` that the other embeddings they are
+    /// compared with have too; without, the ranges are those of these embeddings themselves, with a
+    /// warning by `tracing` if there are fewer than 100. Other formats have no use for them.
     ///
     /// ```
     /// use mpnet::Embeddings;

@@ -7,8 +7,8 @@ use super::options::{EncodeOptions, Overflow, Prompt, Task};
 use crate::error::{Error, Result, at_least_one};
 use crate::tokenizer::{Excess, Fit};
 
-/// Bytes of text that are taken up at a time, for each token of a batch: enough for dozens of batches of ordinary text,
-/// so that the last one of them, which may be small, does not matter.
+/// Bytes of text that are taken up at a time, for each token of a batch: enough for dozens of
+/// batches of ordinary text, so that the last one of them, which may be small, does not matter.
 const BYTES_PER_TOKEN: usize = 256;
 
 /// What a text counts for at least, so that very short ones do not become too many rows.
@@ -129,8 +129,8 @@ impl SentenceEncoder {
         Ok(length.min(self.model.config().max_tokens()))
     }
 
-    /// How many tokens of each text the pooling leaves out: if it must not see the prompt, those of the
-    /// prompt alone without the special token at its end.
+    /// How many tokens of each text the pooling leaves out: if it must not see the prompt, those of
+    /// the prompt alone without the special token at its end.
     fn skipped(&self, prompt: &str) -> Result<usize> {
         if prompt.is_empty() || !self.pooling.excludes_prompt() {
             return Ok(0);
@@ -139,7 +139,8 @@ impl SentenceEncoder {
         Ok(tokens.first().map_or(0, |tokens| self.tokenizer.without_end(&tokens.ids).len()))
     }
 
-    /// How many word pieces of the prompt each window of `max_tokens` repeats, if that leaves room for windows.
+    /// How many word pieces of the prompt each window of `max_tokens` repeats, if that leaves room
+    /// for windows.
     fn window_prompt(&self, prompt: &str, max_tokens: usize, stride: usize) -> Result<usize> {
         let pieces = if prompt.is_empty() { 0 } else { self.tokenizer.count(prompt)? };
         let around = self.tokenizer.special_tokens(false) + pieces;

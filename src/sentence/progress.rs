@@ -127,7 +127,8 @@ impl Meter {
     }
 }
 
-/// A [`Meter`] for a part of the texts. Any thread counts; the one that drives the call tells what was counted.
+/// A [`Meter`] for a part of the texts. Any thread counts; the one that drives the call tells what
+/// was counted.
 pub(super) struct PartMeter<'m> {
     /// The text of each window.
     text_of: Vec<usize>,

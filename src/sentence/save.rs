@@ -15,16 +15,19 @@ const COPIED: [&str; 4] =
     ["tokenizer.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json"];
 
 impl SentenceEncoder {
-    /// Saves the model to `directory`, its weights as `dtype`, for this crate and for Python's sentence-transformers of any
-    /// version to load.
+    /// Saves the model to `directory`, its weights as `dtype`, for this crate and for Python's
+    /// sentence-transformers of any version to load.
     ///
-    /// The weights are those of the directory that the encoder was loaded from, read again and converted one by one: an encoder
-    /// holds them in the order in which it multiplies, and perhaps rounded ([`Precision`](crate::Precision) does not matter here).
-    /// That directory must still be there, unchanged. All else is written as the encoder has it: what was set on the
-    /// [builder](super::SentenceEncoderBuilder) (`max_seq_length`, prompts, similarity, `truncate_dim`, pooling, normalisation) is part
-    /// of the saved model. Left out is what an encoder does not use: task heads, and Dropout modules, which act in training only.
+    /// The weights are those of the directory that the encoder was loaded from, read again and
+    /// converted one by one: an encoder holds them in the order in which it multiplies, and perhaps
+    /// rounded ([`Precision`](crate::Precision) does not matter here). That directory must still be
+    /// there, unchanged. All else is written as the encoder has it: what was set on the
+    /// [builder](super::SentenceEncoderBuilder) (`max_seq_length`, prompts, similarity,
+    /// `truncate_dim`, pooling, normalisation) is part of the saved model. Left out is what an
+    /// encoder does not use: task heads, and Dropout modules, which act in training only.
     ///
-    /// `directory` appears when it is complete, or not at all. It must not be there before, or be empty.
+    /// `directory` appears when it is complete, or not at all. It must not be there before, or be
+    /// empty.
     ///
     /// ```
     /// use mpnet::{SentenceEncoder, WeightDtype};
@@ -39,8 +42,9 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// [`Error::Save`] if `directory` is not empty, or the encoder was loaded from memory or its files have changed;
-    /// [`Error::Io`] if a file cannot be read or written; [`Error::Option`] if a weight is too large for `dtype`.
+    /// [`Error::Save`] if `directory` is not empty, or the encoder was loaded from memory or its
+    /// files have changed; [`Error::Io`] if a file cannot be read or written; [`Error::Option`] if
+    /// a weight is too large for `dtype`.
     pub fn save_pretrained(&self, directory: impl AsRef<Path>, dtype: WeightDtype) -> Result<()> {
         match &self.files {
             Some(files) => self.save_pretrained_from(files.clone(), directory, dtype),
@@ -54,8 +58,8 @@ impl SentenceEncoder {
         }
     }
 
-    /// As [`save_pretrained`](Self::save_pretrained), for an encoder that was loaded from files in memory: with `files`, the
-    /// same again.
+    /// As [`save_pretrained`](Self::save_pretrained), for an encoder that was loaded from files in
+    /// memory: with `files`, the same again.
     ///
     /// ```
     /// use mpnet::{ModelFiles, SentenceEncoder, WeightDtype};
@@ -127,7 +131,8 @@ impl SentenceEncoder {
         }
         let mut config = self.transformer.config_fields(files, folder)?;
         config.insert("num_hidden_layers".to_owned(), self.model.config().num_hidden_layers.into());
-        // Transformers before 5 know only the longer name, later ones both; two that differ would be a riddle.
+        // Transformers before 5 know only the longer name, later ones both; two that differ would
+        // be a riddle.
         config.remove("dtype");
         config.insert("torch_dtype".to_owned(), dtype.torch_name().into());
         config.insert("architectures".to_owned(), json!(["MPNetModel"]));
@@ -175,8 +180,8 @@ fn save_module(
         Module::Normalize => staging.write(&config, "{}\n"),
         Module::Dense { folder: from, .. } => {
             let mut fields = object(files, &format!("{from}config.json"))?;
-            // Sentence-transformers before 5.4 does not load a Dense with a field that it has not heard of. The two names can
-            // only be what is meant without them.
+            // Sentence-transformers before 5.4 does not load a Dense with a field that it has not
+            // heard of. The two names can only be what is meant without them.
             fields.retain(|field, value| match field.as_str() {
                 "module_input_name" | "module_output_name" => false,
                 "use_residual" => value == true,
@@ -192,7 +197,8 @@ fn save_module(
     }
 }
 
-/// An entry of `modules.json`, with the class names that every version of sentence-transformers knows.
+/// An entry of `modules.json`, with the class names that every version of sentence-transformers
+/// knows.
 fn module(idx: usize, class: &str, path: String) -> Value {
     json!({
         "idx": idx, "name": idx.to_string(), "path": path,

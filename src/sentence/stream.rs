@@ -56,12 +56,14 @@ pub struct EncodeIter<'e, I> {
 }
 
 impl SentenceEncoder {
-    /// Encodes the texts of an iterator, as many as there may be, and yields their embeddings in order.
+    /// Encodes the texts of an iterator, as many as there may be, and yields their embeddings in
+    /// order.
     ///
-    /// A part of the texts is taken, on the thread that calls `next`, when its first embedding is asked for;
-    /// [`EncodeOptions::tokens_per_batch`] says how much that is. Nothing else is held. A text with an error has it in
-    /// its place, and those after it go on; only [`Error::Cancelled`] is the last item. The iterator also ends where
-    /// `texts` or the progress callback panics.
+    /// A part of the texts is taken, on the thread that calls `next`, when its first embedding is
+    /// asked for; [`EncodeOptions::tokens_per_batch`] says how much that is. Nothing else is held.
+    /// A text with an error has it in its place, and those after it go on; only
+    /// [`Error::Cancelled`] is the last item. The iterator also ends where `texts` or the progress
+    /// callback panics.
     ///
     /// ```
     /// use std::io::BufRead;
@@ -160,7 +162,8 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() && !self.ended {
-            // Stays so if this fails, or panics in the texts' iterator or the callback: what was taken would be missing.
+            // Stays so if this fails, or panics in the texts' iterator or the callback: what was
+            // taken would be missing.
             self.ended = true;
             match self.advance() {
                 Ok(more) => self.ended = !more,

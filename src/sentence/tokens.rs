@@ -1,4 +1,5 @@
-//! Token embeddings: the hidden states of each text, with the place in the text that each token stands for.
+//! Token embeddings: the hidden states of each text, with the place in the text that each token
+//! stands for.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -29,8 +30,9 @@ pub struct TokenEmbeddings {
     pub embeddings: Array2<f32>,
     /// `[T]`
     pub ids: Vec<u32>,
-    /// `[T]`: the bytes of the text that each token stands for, `&text[range]`; none for special tokens and those of the
-    /// prompt. A token that begins in the prompt and ends in the text stands for what it has of the text.
+    /// `[T]`: the bytes of the text that each token stands for, `&text[range]`; none for special
+    /// tokens and those of the prompt. A token that begins in the prompt and ends in the text
+    /// stands for what it has of the text.
     pub offsets: Vec<Option<Range<usize>>>,
     /// What became of the text.
     pub report: TextReport,
@@ -62,7 +64,8 @@ pub(super) struct Chars<'t> {
 }
 
 impl<'t> Chars<'t> {
-    /// Bytes between two places whose characters are counted in advance: a byte of memory for eight of the text.
+    /// Bytes between two places whose characters are counted in advance: a byte of memory for eight
+    /// of the text.
     const STEP: usize = 64;
 
     pub(super) fn new(text: &'t str) -> Self {
@@ -93,13 +96,15 @@ fn beginnings(bytes: &[u8]) -> usize {
 }
 
 impl SentenceEncoder {
-    /// The hidden states of each text, a row for each token, with the bytes of the text that it stands for: what pooling
-    /// makes an embedding of.
+    /// The hidden states of each text, a row for each token, with the bytes of the text that it
+    /// stands for: what pooling makes an embedding of.
     ///
-    /// Under [`Overflow::Window`](super::Overflow::Window) a text that is too long has each of its tokens once: where two windows overlap, the
-    /// first half comes from the earlier one and the rest from the later, so that each has been seen with what is around it.
+    /// Under [`Overflow::Window`](super::Overflow::Window) a text that is too long has each of its
+    /// tokens once: where two windows overlap, the first half comes from the earlier one and the
+    /// rest from the later, so that each has been seen with what is around it.
     ///
-    /// Source: `encode(output_value="token_embeddings")`; the offsets are those of a Hugging Face fast tokenizer.
+    /// Source: `encode(output_value="token_embeddings")`; the offsets are those of a Hugging Face
+    /// fast tokenizer.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -113,8 +118,8 @@ impl SentenceEncoder {
     ///
     /// # Errors
     ///
-    /// As [`encode_with`](Self::encode_with); [`Error::Option`] if `truncate_dim` or `normalize` is set, which are for the embeddings
-    /// of texts.
+    /// As [`encode_with`](Self::encode_with); [`Error::Option`] if `truncate_dim` or `normalize` is
+    /// set, which are for the embeddings of texts.
     pub fn encode_tokens<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -152,7 +157,8 @@ impl Call<'_> {
         meter: &mut Meter,
     ) -> Result<Vec<TokenEmbeddings>> {
         let (prompt, d) = (self.plan.prompt.len(), self.encoder.hidden_size());
-        // For each window: its text, which of its rows are kept, and the rows of the text they become.
+        // For each window: its text, which of its rows are kept, and the rows of the text they
+        // become.
         let mut places = Vec::new();
         let mut out = Vec::with_capacity(texts.len());
         for (text, windows) in texts.iter().enumerate() {
@@ -177,14 +183,15 @@ impl Call<'_> {
     }
 }
 
-/// `bytes` of a prompt with a text after it as bytes of the text, which begins after `prompt` of them; `None` if none of them
-/// is the text's.
+/// `bytes` of a prompt with a text after it as bytes of the text, which begins after `prompt` of
+/// them; `None` if none of them is the text's.
 pub(super) fn in_text(bytes: &Range<usize>, prompt: usize) -> Option<Range<usize>> {
     let within = bytes.start >= prompt || bytes.end > prompt;
     within.then(|| bytes.start.saturating_sub(prompt)..bytes.end.saturating_sub(prompt))
 }
 
-/// The `kept` tokens of each window as one text, its embeddings still zero. The first `prompt` bytes are not the text's.
+/// The `kept` tokens of each window as one text, its embeddings still zero. The first `prompt`
+/// bytes are not the text's.
 fn put_together(text: &Windows, kept: &[Range<usize>], prompt: usize, d: usize) -> TokenEmbeddings {
     let windows = || text.windows.iter().zip(kept);
     let ids = windows().flat_map(|(window, kept)| &window.ids[kept.clone()]).copied();

@@ -51,7 +51,8 @@ impl Tokenizer {
                     file: file.clone(),
                     problem: FileProblem::Tokenizer { problem },
                 })?;
-                // Nothing of the rest is used but its truncation; transformers reads it all the same.
+                // Nothing of the rest is used but its truncation; transformers reads it all the
+                // same.
                 let rest = Self::from_json(saved.to_string(), &file)?;
                 let mut tokenizer = Self::of_words(vocabulary, settings, file)?;
                 tokenizer.truncation = rest.truncation;
@@ -103,7 +104,8 @@ impl Tokenizer {
         Self::new(inner, file)
     }
 
-    /// With the tokens and switches of `settings`; `saved` are the added tokens of `tokenizer.json`.
+    /// With the tokens and switches of `settings`; `saved` are the added tokens of
+    /// `tokenizer.json`.
     fn with_settings(mut self, settings: &TokenizerSettings, saved: &[Value]) -> Result<Self> {
         let wrong = |problem: String| Error::File {
             file: self.file.clone(),

@@ -1,4 +1,5 @@
-//! Tokens that know where in their text, or pair of texts, they stand; of a text that is too long in several [`steps`].
+//! Tokens that know where in their text, or pair of texts, they stand; of a text that is too long
+//! in several [`steps`].
 
 use std::ops::Range;
 
@@ -15,7 +16,8 @@ use crate::error::{Error, Result, TextProblem};
 pub(crate) struct Located {
     /// `[T]`
     pub(crate) ids: Vec<u32>,
-    /// `[T]`; `None` for the special tokens put around the text. Empty if places were not asked for.
+    /// `[T]`; `None` for the special tokens put around the text. Empty if places were not asked
+    /// for.
     pub(crate) places: Vec<Option<Place>>,
 }
 
@@ -36,8 +38,9 @@ pub(crate) struct Place {
 #[derive(Debug, Clone)]
 pub(super) struct Pieces<'c> {
     pub(super) encoding: Encoding,
-    /// Those of the text, if places are asked for; then offsets count characters, as in the reference, and not bytes: the
-    /// post-processor takes off them how many characters of white space a token has at its ends.
+    /// Those of the text, if places are asked for; then offsets count characters, as in the
+    /// reference, and not bytes: the post-processor takes off them how many characters of white
+    /// space a token has at its ends.
     pub(super) characters: Option<&'c Characters>,
 }
 
@@ -96,7 +99,8 @@ impl Tokenizer {
     ) -> tokenizers::Result<Pieces<'c>> {
         let encoding = match characters {
             None => self.pieces(text),
-            // Characters are bytes here, and the table with an entry for each byte is saved that is made where they are not.
+            // Characters are bytes here, and the table with an entry for each byte is saved that is
+            // made where they are not.
             Some(_) if text.is_ascii() => self.guarded(|| self.inner.encode(text, false)),
             Some(_) => self.guarded(|| self.inner.encode_char_offsets(text, false)),
         };
@@ -117,7 +121,8 @@ impl Tokenizer {
         }
     }
 
-    /// `first`, and perhaps `second`, with the special tokens around them, and where each token stands.
+    /// `first`, and perhaps `second`, with the special tokens around them, and where each token
+    /// stands.
     pub(super) fn locate<'c>(
         &self,
         mut first: Pieces<'c>,
@@ -127,8 +132,8 @@ impl Tokenizer {
             let encoding = self.surround(first.encoding, second.map(|second| second.encoding))?;
             return Ok(Located { ids: encoding.get_ids().to_vec(), places: Vec::new() });
         }
-        // Each piece goes through the post-processor with its number for a word. Special tokens have no word, and not every
-        // post-processor keeps account of what it was given.
+        // Each piece goes through the post-processor with its number for a word. Special tokens
+        // have no word, and not every post-processor keeps account of what it was given.
         let mut pieces = Vec::new();
         for (sequence, part) in std::iter::once(&mut first).chain(&mut second).enumerate() {
             for word in part.encoding.get_word_ids_mut() {
@@ -146,15 +151,17 @@ impl Tokenizer {
         Ok(Located { places: places.collect(), ids: encoding.get_ids().to_vec() })
     }
 
-    /// The tokens of `<s> text </s>` if `second` is `None`, else of `<s> first </s> </s> second </s>`. If there are more
-    /// than `max_tokens`, the last text is cut into windows of as many of its tokens as there is room for; each has the
-    /// last tokens of the one before it again (see [`WindowOptions`]), and the first text and all special tokens too. `text` is the
-    /// place in the input, for errors.
+    /// The tokens of `<s> text </s>` if `second` is `None`, else of
+    /// `<s> first </s> </s> second </s>`. If there are more than `max_tokens`, the last text is cut
+    /// into windows of as many of its tokens as there is room for; each has the last tokens of the
+    /// one before it again (see [`WindowOptions`]), and the first text and all special tokens too.
+    /// `text` is the place in the input, for errors.
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] named by `window` if nothing of the last text fits beside the rest, or if the overlap is not smaller
-    /// than the room for it; [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails.
+    /// [`Error::Option`] named by `window` if nothing of the last text fits beside the rest, or if
+    /// the overlap is not smaller than the room for it;
+    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails.
     pub(crate) fn located_windows(
         &self,
         text: usize,
@@ -299,7 +306,8 @@ mod tests {
         prop::collection::vec(any, 0..12).prop_map(|pieces| pieces.concat())
     }
 
-    /// Ids and ranges as the `tokenizers` crate gives them for a whole text with its special tokens.
+    /// Ids and ranges as the `tokenizers` crate gives them for a whole text with its special
+    /// tokens.
     fn whole(inner: &tokenizers::Tokenizer, text: &str) -> (Vec<u32>, Vec<Range<usize>>) {
         let encoding = inner.encode_char_offsets(text, true).unwrap();
         let bytes: Vec<usize> =

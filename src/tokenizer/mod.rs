@@ -1,8 +1,9 @@
 //! [`Tokenizer`]: text or pair → [`Tokens`].
 //!
-//! MPNet's tokenizer is BERT's uncased WordPiece with RoBERTa's special tokens: `<s> text </s>`, and
-//! `<s> first </s> </s> second </s>` for a pair. The algorithm is that of the `tokenizers` crate; here is what
-//! surrounds it: which file it is built from, how much of a text is kept, and how much was not.
+//! MPNet's tokenizer is BERT's uncased WordPiece with RoBERTa's special tokens: `<s> text </s>`,
+//! and `<s> first </s> </s> second </s>` for a pair. The algorithm is that of the `tokenizers`
+//! crate; here is what surrounds it: which file it is built from, how much of a text is kept, and
+//! how much was not.
 
 mod build;
 mod located;
@@ -62,8 +63,9 @@ impl AsRef<[u32]> for Tokens {
 
 /// Turns texts into token ids.
 ///
-/// The lengths baked into a `tokenizer.json` (the published one of all-mpnet-base-v2 truncates and pads to 128)
-/// are ignored, as sentence-transformers ignores them: the limit is the caller's, and nothing is padded.
+/// The lengths baked into a `tokenizer.json` (the published one of all-mpnet-base-v2 truncates and
+/// pads to 128) are ignored, as sentence-transformers ignores them: the limit is the caller's, and
+/// nothing is padded.
 ///
 /// ```
 /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -76,24 +78,25 @@ impl AsRef<[u32]> for Tokens {
 pub struct Tokenizer {
     /// Makes pieces of a text, and nothing more: it has no post-processor.
     inner: tokenizers::Tokenizer,
-    /// Puts special tokens around pieces, and takes the white space off their offsets. Apart from `inner`, which would run
-    /// it on a text's pieces before they are cut, and so a second time where it runs once.
+    /// Puts special tokens around pieces, and takes the white space off their offsets. Apart from
+    /// `inner`, which would run it on a text's pieces before they are cut, and so a second time
+    /// where it runs once.
     processor: Option<PostProcessorWrapper>,
     file: String,
     /// The end at which a text that is too long is cut.
     truncation: TruncationDirection,
     /// The ids of all special tokens that the files name.
     special_ids: Vec<u32>,
-    /// Those among them that only have an id because every special token gets one. The model need not
-    /// have embeddings for them.
+    /// Those among them that only have an id because every special token gets one. The model need
+    /// not have embeddings for them.
     spare_ids: Vec<u32>,
     /// Whether texts get special tokens around them.
     adds_special_tokens: bool,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` in `directory`; if there is none, builds the tokenizer from `vocab.txt` and
-    /// `tokenizer_config.json`.
+    /// Reads `tokenizer.json` in `directory`; if there is none, builds the tokenizer from
+    /// `vocab.txt` and `tokenizer_config.json`.
     ///
     /// ```
     /// use mpnet::Tokenizer;
@@ -106,7 +109,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if there is neither, [`FileProblem::Tokenizer`](crate::FileProblem::Tokenizer) if the file is not a tokenizer.
+    /// [`Error::Io`] if there is neither, [`FileProblem::Tokenizer`](crate::FileProblem::Tokenizer)
+    /// if the file is not a tokenizer.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let files = ModelFiles::from(directory.as_ref());
         files.check()?;
@@ -139,7 +143,8 @@ impl Tokenizer {
         Self::new(inner, file.to_owned())
     }
 
-    /// What all ways of making a tokenizer share: nothing is padded, and cutting is up to the caller.
+    /// What all ways of making a tokenizer share: nothing is padded, and cutting is up to the
+    /// caller.
     fn new(mut inner: tokenizers::Tokenizer, file: String) -> Result<Self> {
         let truncation = inner.get_truncation().map(|saved| saved.direction).unwrap_or_default();
         inner.with_padding(None);
@@ -154,8 +159,9 @@ impl Tokenizer {
         Ok(Self { inner, processor, file, truncation, special_ids, spare_ids, adds_special_tokens })
     }
 
-    /// Lower-cases every text before anything else is done to it (`do_lower_case` of `sentence_bert_config.json`). By a
-    /// normalizer, as the reference does it, so that special tokens and offsets stay those of the text as it was.
+    /// Lower-cases every text before anything else is done to it (`do_lower_case` of
+    /// `sentence_bert_config.json`). By a normalizer, as the reference does it, so that special
+    /// tokens and offsets stay those of the text as it was.
     pub(crate) fn lowercase(mut self, on: bool) -> Result<Self> {
         let mut steps = match self.inner.get_normalizer() {
             Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().to_vec(),
@@ -174,8 +180,8 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// Called as the transformer module's settings say: with or without special tokens around a text,
-    /// those in a text taken as tokens or split.
+    /// Called as the transformer module's settings say: with or without special tokens around a
+    /// text, those in a text taken as tokens or split.
     pub(crate) fn called_with(mut self, adds_special_tokens: bool, splits: Option<bool>) -> Self {
         self.adds_special_tokens = adds_special_tokens;
         if let Some(splits) = splits {
@@ -209,8 +215,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of each text, `<s> text </s>`, at most `max_tokens` of them: what is too long is cut at its end, or
-    /// at its beginning if the tokenizer's files say so (`truncation_side`).
+    /// The ids of each text, `<s> text </s>`, at most `max_tokens` of them: what is too long is cut
+    /// at its end, or at its beginning if the tokenizer's files say so (`truncation_side`).
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -222,8 +228,9 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens, [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails,
-    /// as one does whose vocabulary lacks its token for unknown words.
+    /// [`Error::Option`] if `max_tokens` leaves no room for the special tokens,
+    /// [`TextProblem::Tokenizer`](crate::TextProblem::Tokenizer) if the tokenizer fails, as one
+    /// does whose vocabulary lacks its token for unknown words.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -236,8 +243,8 @@ impl Tokenizer {
             .collect()
     }
 
-    /// The ids of each pair, `<s> first </s> </s> second </s>`, at most `max_tokens` of them: the longer text is
-    /// cut first, until both are equally long.
+    /// The ids of each pair, `<s> first </s> </s> second </s>`, at most `max_tokens` of them: the
+    /// longer text is cut first, until both are equally long.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -275,8 +282,9 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The text that `ids` stand for, as far as it can be had back: lower-cased, without accents, with the spaces before
-    /// punctuation and inside contractions taken out as `transformers` does it.
+    /// The text that `ids` stand for, as far as it can be had back: lower-cased, without accents,
+    /// with the spaces before punctuation and inside contractions taken out as `transformers` does
+    /// it.
     ///
     /// ```
     /// # let encoder = mpnet::SentenceEncoder::from_pretrained("tests/data/tiny")?;
@@ -339,7 +347,8 @@ impl Tokenizer {
             },
         )
         .map_err(failed)?;
-        // What was cut off is kept in pieces, which the post-processor would combine, each of one text with each of the other.
+        // What was cut off is kept in pieces, which the post-processor would combine, each of one
+        // text with each of the other.
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
         let encoding = self.surround(first, second).map_err(failed)?;
@@ -396,8 +405,8 @@ fn check_components(value: &Value) -> Result<(), String> {
     parts.map(|(_, part)| part).chain(list).try_for_each(check_components)
 }
 
-/// `clean_up_tokenization` of `transformers`: the decoder of `tokenizers` does the same token by token, and so does not see
-/// a contraction, which is three tokens.
+/// `clean_up_tokenization` of `transformers`: the decoder of `tokenizers` does the same token by
+/// token, and so does not see a contraction, which is three tokens.
 fn clean_up(text: &str) -> String {
     [" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"]
         .iter()

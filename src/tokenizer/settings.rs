@@ -34,7 +34,8 @@ const OF_MAP: &str = "__of_map";
 /// The name of [`EXTRA`] before transformers 5.
 const ADDITIONAL: &str = "additional_special_tokens";
 
-/// Arguments of the tokenizer that would take its files from elsewhere, or put other tokens around a text.
+/// Arguments of the tokenizer that would take its files from elsewhere, or put other tokens around
+/// a text.
 const ELSEWHERE: [&str; 9] = [
     "add_bos_token",
     "add_eos_token",
@@ -98,7 +99,8 @@ impl Token {
         }
     }
 
-    /// Reads the object that any of the files has for a token; the error says what is wrong with it.
+    /// Reads the object that any of the files has for a token; the error says what is wrong with
+    /// it.
     fn read(fields: &Map<String, Value>) -> Result<Self, String> {
         let flag = |name: &str| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -310,8 +312,8 @@ impl TokenizerSettings {
         Ok(())
     }
 
-    /// The special tokens as far as transformers knows them when it reads `added_tokens.json`: objects
-    /// of `tokenizer_config.json` are not tokens yet then.
+    /// The special tokens as far as transformers knows them when it reads `added_tokens.json`:
+    /// objects of `tokenizer_config.json` are not tokens yet then.
     fn written_out(&self) -> Vec<String> {
         let content = |value: &Value| match value {
             Value::String(content) => Some(content.clone()),
@@ -470,7 +472,8 @@ impl TokenizerSettings {
         is_true(self.fields.get("clean_up_tokenization_spaces"))
     }
 
-    /// The token for padding of a `tokenizer.json`, `saved`, if no other is named: it counts as special.
+    /// The token for padding of a `tokenizer.json`, `saved`, if no other is named: it counts as
+    /// special.
     pub(super) fn with_saved_padding(&mut self, saved: &Value) {
         let token = saved["padding"]["pad_token"].as_str();
         if let Some(content) = token.filter(|_| !self.fields.contains_key("pad_token"))

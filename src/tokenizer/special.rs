@@ -13,13 +13,14 @@ pub(crate) struct SpecialTokens {
     pub(crate) mask: String,
     pub(crate) pad: String,
     pub(crate) unk: String,
-    /// `clean_up_tokenization_spaces`: whether decoded text loses the spaces before punctuation and in contractions.
+    /// `clean_up_tokenization_spaces`: whether decoded text loses the spaces before punctuation and
+    /// in contractions.
     pub(crate) clean_up: bool,
 }
 
 impl SpecialTokens {
-    /// What the tokenizer's files in `folder` (`""` or ending in `/`) of `files` say. A role that has no token has the
-    /// empty string, which no vocabulary holds.
+    /// What the tokenizer's files in `folder` (`""` or ending in `/`) of `files` say. A role that
+    /// has no token has the empty string, which no vocabulary holds.
     pub(crate) fn read(files: &ModelFiles, folder: &str) -> Result<Self> {
         let settings = TokenizerSettings::read(files, folder, &Map::new())?;
         let named = |role| settings.named(role).unwrap_or_default().to_owned();

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Ranges of `room` that cover `all`, each beginning `stride` before the end of the one before it. The last is shorter.
-/// `stride` must be less than `room`.
+/// Ranges of `room` that cover `all`, each beginning `stride` before the end of the one before it.
+/// The last is shorter. `stride` must be less than `room`.
 pub(super) fn steps(
     all: Range<usize>,
     room: usize,
@@ -16,7 +16,8 @@ pub(super) fn steps(
     })
 }
 
-/// As [`steps`], from the end of `all` on, as where texts are cut at their beginning: the first range is the shorter one.
+/// As [`steps`], from the end of `all` on, as where texts are cut at their beginning: the first
+/// range is the shorter one.
 pub(super) fn steps_from_end(all: Range<usize>, room: usize, stride: usize) -> Vec<Range<usize>> {
     let (start, end) = (all.start, all.end);
     let mirrored = |range: Range<usize>| start + end - range.end..start + end - range.start;

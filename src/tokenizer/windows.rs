@@ -48,7 +48,8 @@ pub(crate) struct Windows {
 pub(crate) struct Window {
     /// `[T]`
     pub(crate) ids: Vec<u32>,
-    /// `[T]`: the bytes of the text that each token stands for, none for special tokens. Empty if not asked for.
+    /// `[T]`: the bytes of the text that each token stands for, none for special tokens. Empty if
+    /// not asked for.
     pub(crate) offsets: Vec<Option<Range<usize>>>,
     /// Which of the text's pieces are in this window, the repeated prompt aside.
     pub(crate) pieces: Range<usize>,
@@ -68,9 +69,10 @@ impl Windows {
         self.windows.iter().map(|window| window.ids.len()).sum()
     }
 
-    /// For each window the tokens to take if every token is wanted once. Where two windows overlap, the first half is
-    /// taken from the earlier and the rest from the later, so that no token stands at the edge of what it could see;
-    /// special tokens and prompt are those at the two ends of the text.
+    /// For each window the tokens to take if every token is wanted once. Where two windows overlap,
+    /// the first half is taken from the earlier and the rest from the later, so that no token
+    /// stands at the edge of what it could see; special tokens and prompt are those at the two ends
+    /// of the text.
     pub(crate) fn kept(&self) -> Vec<Range<usize>> {
         let of = |w: usize| &self.windows[w];
         // The piece from which on the window after `w` is taken.
@@ -156,8 +158,9 @@ impl Tokenizer {
         }
     }
 
-    /// Puts the special tokens around `part`: `prompt` pieces that every window has, then the `pieces` of the text. `ranges`
-    /// are those of all pieces of the text: a post-processor may treat the first one of a window differently.
+    /// Puts the special tokens around `part`: `prompt` pieces that every window has, then the
+    /// `pieces` of the text. `ranges` are those of all pieces of the text: a post-processor may
+    /// treat the first one of a window differently.
     fn window(
         &self,
         part: Pieces<'_>,

@@ -1,5 +1,5 @@
-// An expression, to be `include!`d where a documentation test needs a head: a function from the name of one in tests/data/heads to
-// the files of the tiny model with it, in memory.
+// An expression, to be `include!`d where a documentation test needs a head: a function from the
+// name of one in tests/data/heads to the files of the tiny model with it, in memory.
 {
     fn head_files(head: &str) -> mpnet::ModelFiles<'static> {
         let read = |name: &str| {

@@ -1,5 +1,5 @@
-// An expression, to be `include!`d where a documentation test needs a cache of the hub: a temporary directory that holds the tiny
-// model as `example/tiny`.
+// An expression, to be `include!`d where a documentation test needs a cache of the hub: a temporary
+// directory that holds the tiny model as `example/tiny`.
 {
     let cache = tempfile::tempdir().unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";

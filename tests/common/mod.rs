@@ -88,7 +88,8 @@ pub fn texts() -> Vec<Text> {
     json::<File>("goldens.json").texts
 }
 
-/// Fails with the worst element if `got` is anywhere further than `tolerance` from `want`; returns the largest distance.
+/// Fails with the worst element if `got` is anywhere further than `tolerance` from `want`; returns
+/// the largest distance.
 #[track_caller]
 pub fn assert_close(
     what: &str,
@@ -111,15 +112,17 @@ pub fn assert_close(
     distance
 }
 
-/// [`assert_close`] for numbers that no promise is made of, on the instruction set that is used if none is asked for.
+/// [`assert_close`] for numbers that no promise is made of, on the instruction set that is used if
+/// none is asked for.
 #[track_caller]
 pub fn assert_near(what: &str, got: ArrayViewD<f32>, want: ArrayViewD<f64>, tolerance: f64) -> f64 {
     assert_close(what, got, want, allowed(Isa::detect().unwrap(), tolerance))
 }
 
-/// What is allowed on `isa` where `tolerance` is for products of `f32`. On AMX each factor keeps 16 bits of 24 and is rounded 2⁸
-/// times as coarsely; models of random weights were seen to differ 30 times as much, and a quarter of 2⁸ is allowed. (What is
-/// promised for the real weights is held on every instruction set alike, by `full_model.rs`.)
+/// What is allowed on `isa` where `tolerance` is for products of `f32`. On AMX each factor keeps 16
+/// bits of 24 and is rounded 2⁸ times as coarsely; models of random weights were seen to differ 30
+/// times as much, and a quarter of 2⁸ is allowed. (What is promised for the real weights is held on
+/// every instruction set alike, by `full_model.rs`.)
 pub fn allowed(isa: Isa, tolerance: f64) -> f64 {
     if isa.name() == "amx" { 64.0 * tolerance } else { tolerance }
 }

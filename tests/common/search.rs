@@ -23,8 +23,9 @@ pub fn inputs() -> (Array2<f32>, Array2<f32>, Array2<f32>) {
     (floats("queries"), floats("corpus"), floats("ranges"))
 }
 
-/// How far the score of 20 components may be from `float64`: 20 roundings, each at most half an epsilon of the sum of the sizes of
-/// the terms, which is 1 for a cosine and below 60 for the others; twice that.
+/// How far the score of 20 components may be from `float64`: 20 roundings, each at most half an
+/// epsilon of the sum of the sizes of the terms, which is 1 for a cosine and below 60 for the
+/// others; twice that.
 pub fn tolerance(similarity: &str) -> f64 {
     20.0 * f64::from(f32::EPSILON) * if similarity == "cosine" { 1.0 } else { 60.0 }
 }

@@ -87,7 +87,8 @@ fn without_a_hub_the_cache_will_do_if_it_is_complete() {
     assert_eq!(offline().revision(COMMIT).fetch().unwrap(), directory);
     assert!(matches!(problem(offline().revision("v2").fetch()).0, HubProblem::Offline { .. }));
 
-    // A file that was never asked for may be there or not: `modules.json`, without which the embeddings would be others.
+    // A file that was never asked for may be there or not: `modules.json`, without which the
+    // embeddings would be others.
     fs::remove_file(directory.join("modules.json")).unwrap();
     let (partial, shown) = problem(offline().fetch());
     assert!(matches!(partial, HubProblem::Offline { .. }), "{partial:?}");
@@ -118,7 +119,8 @@ fn a_hub_that_cannot_be_asked_leaves_what_was_fetched_last() {
     assert_eq!(setup.model().local_files_only(true).fetch().unwrap(), directory);
 }
 
-/// As huggingface_hub leaves it on a system without links: files in the place of links. And without `.no_exist`.
+/// As huggingface_hub leaves it on a system without links: files in the place of links. And without
+/// `.no_exist`.
 #[test]
 fn files_that_something_else_put_there() {
     let setup = Setup::new();

@@ -51,7 +51,8 @@ fn the_environment_is_heeded() {
     assert!(setup.hub.take_log().is_empty(), "the hub was asked");
 }
 
-/// The reference's values are in the unit tests of the crate; here the files are where they should be.
+/// The reference's values are in the unit tests of the crate; here the files are where they should
+/// be.
 #[test]
 #[cfg(unix)]
 fn paths_in_variables_are_expanded() {
@@ -79,7 +80,8 @@ fn paths_in_variables_are_expanded() {
     assert!(setup.listing().is_empty(), "{:?}", setup.listing());
 }
 
-/// A hub that takes connections and does not answer; without the variable it is waited for 30 seconds.
+/// A hub that takes connections and does not answer; without the variable it is waited for 30
+/// seconds.
 #[test]
 fn the_environment_says_how_long_to_wait() {
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();

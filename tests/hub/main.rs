@@ -1,4 +1,5 @@
-//! Models by name, from a server on loopback that plays the Hugging Face hub. What it has is the tiny model.
+//! Models by name, from a server on loopback that plays the Hugging Face hub. What it has is the
+//! tiny model.
 
 #[path = "../common/mod.rs"]
 mod common;

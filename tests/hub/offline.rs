@@ -1,4 +1,5 @@
-//! Caches that Python's download of a whole repository left, without a hub: loaded as the reference loads them, or refused by name.
+//! Caches that Python's download of a whole repository left, without a hub: loaded as the reference
+//! loads them, or refused by name.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use super::{ABSENT, NEEDED, Setup, WEIGHTS, problem};
 /// Nobody listens there.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
-/// A server, and a cache that holds all files of the model but those that are `missing`, and no trace of those.
+/// A server, and a cache that holds all files of the model but those that are `missing`, and no
+/// trace of those.
 fn downloaded(missing: &[&str]) -> Setup {
     let setup = Setup::new();
     let snapshot = snapshot(&setup);
@@ -94,7 +96,8 @@ fn a_whole_download_loads_without_the_files_that_the_model_does_not_have() {
     }
 }
 
-/// The same without the file that says that all was downloaded: the modules are there, so it is no part of a model.
+/// The same without the file that says that all was downloaded: the modules are there, so it is no
+/// part of a model.
 #[test]
 fn files_that_change_nothing_essential_may_be_missing_where_the_modules_are_there() {
     for missing in
@@ -130,7 +133,8 @@ fn modules_that_may_be_missing_are_not_done_without() {
         fs::remove_dir_all(snapshot(&setup).join("1_Pooling")).ok();
         assert!(refused(&setup, "modules.json").contains(there));
     }
-    // As transformers' AutoModel and AutoTokenizer leave the cache: the encoder of a model that does have modules.
+    // As transformers' AutoModel and AutoTokenizer leave the cache: the encoder of a model that
+    // does have modules.
     let of_modules = [
         "modules.json",
         "1_Pooling/config.json",
@@ -208,7 +212,8 @@ fn links_to_nothing_are_named() {
         let directory = setup.fetch().unwrap();
         fs::remove_file(fs::canonicalize(directory.join(file)).unwrap()).unwrap();
         assert!(refused(&setup, file).contains("leads to a file that is gone"));
-        // Loaded as a folder, it is not done without, either. (`tokenizer_config.json` is not always read.)
+        // Loaded as a folder, it is not done without, either. (`tokenizer_config.json` is not
+        // always read.)
         if file != "tokenizer_config.json" {
             let error = SentenceEncoder::from_pretrained(&directory).map(drop).unwrap_err();
             assert!(matches!(&error, Error::Io { path, .. } if path.ends_with(file)), "{error:?}");

@@ -1,7 +1,8 @@
 //! A server on loopback that plays the hub, and another that plays the storage it redirects to.
 //!
-//! As huggingface.co does it: a file in large-file storage (`*.safetensors`) is a redirect to another host, with `X-Linked-Etag` and
-//! `X-Linked-Size`; any other file is a relative redirect to an address of the hub's own.
+//! As huggingface.co does it: a file in large-file storage (`*.safetensors`) is a redirect to
+//! another host, with `X-Linked-Etag` and `X-Linked-Size`; any other file is a relative redirect to
+//! an address of the hub's own.
 
 #![allow(unreachable_pub, reason = "a module of a test, public in none")]
 
@@ -32,7 +33,8 @@ impl Request {
         self.headers.get(&name.to_lowercase()).map(String::as_str)
     }
 
-    /// Whether it asks for the bytes of a `file` that the storage has, or for what the hub has of it.
+    /// Whether it asks for the bytes of a `file` that the storage has, or for what the hub has of
+    /// it.
     pub fn is_get_of(&self, file: &str) -> bool {
         let path = self.path.split('?').next().unwrap();
         self.method == "GET" && path.ends_with(&format!("/{file}"))

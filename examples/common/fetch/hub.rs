@@ -11,7 +11,8 @@ use ureq::config::RedirectAuthHeaders;
 
 use super::{ALL_BYTES, FILES, Result, create_dir, failed, length, step, with_suffix};
 
-/// The commit of the repository that the hash of the weights belongs to, so that the small files are the ones too.
+/// The commit of the repository that the hash of the weights belongs to, so that the small files
+/// are the ones too.
 const REVISION: &str = "9a3225965996d404b775526de6dbfe85d3368642";
 const REPOSITORY: &str = "sentence-transformers/all-mpnet-base-v2";
 

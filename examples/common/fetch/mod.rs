@@ -49,14 +49,15 @@ const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_BYTES: u64 = 437_971_872;
 const ALL_BYTES: u64 = 438_681_931;
 
-/// Whether `dir` has all files (but for the README, which nothing reads) and weights of the right length. What they hold,
-/// [`verify`] checks.
+/// Whether `dir` has all files (but for the README, which nothing reads) and weights of the right
+/// length. What they hold, [`verify`] checks.
 pub fn is_complete(dir: &Path) -> bool {
     FILES[1..].iter().all(|file| dir.join(file).is_file())
         && length(&dir.join(WEIGHTS)) == WEIGHTS_BYTES
 }
 
-/// Fails if `dir` has a file by the name of one of the model's, README.md for example, that would be overwritten.
+/// Fails if `dir` has a file by the name of one of the model's, README.md for example, that would
+/// be overwritten.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! MPNet on candle's operations: BERT without token types, and a relative position bias that all layers share.
+//! MPNet on candle's operations: BERT without token types, and a relative position bias that all
+//! layers share.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{
@@ -87,8 +88,8 @@ impl Mpnet {
         })
     }
 
-    /// The embeddings of a padded batch, `[B, D]`: mean pooling over the mask, unit length. `ids` and `mask` hold a row of
-    /// the same length for each text.
+    /// The embeddings of a padded batch, `[B, D]`: mean pooling over the mask, unit length. `ids`
+    /// and `mask` hold a row of the same length for each text.
     pub fn embed(&self, ids: &[&[u32]], mask: &[&[u32]]) -> Result<Tensor> {
         let shape = (ids.len(), ids[0].len());
         let positions = ids.iter().flat_map(|row| positions(row)).collect();
